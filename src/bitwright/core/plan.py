@@ -1,0 +1,117 @@
+"""The plan: what will be done to every tensor, on which engine, and why. `quantize`, `serve` and `ship` obey it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from bitwright.core.documents import Document, Record
+from bitwright.core.schemes import WeightScheme
+
+ArtifactFormat = Literal["gguf", "compressed-tensors"]
+Method = Literal["gptq", "rtn"]
+UseCase = Literal["chat", "code", "medical-legal", "summarization"]
+USE_CASES: tuple[UseCase, ...] = ("chat", "code", "medical-legal", "summarization")
+
+
+class TensorFacts(Record, frozen=True, kw_only=True):
+    """One tensor of the checkpoint, from a safetensors header."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str  # as safetensors writes it: BF16, F16, F32, …
+    file: str
+    bytes: int
+
+
+class ModelFacts(Record, frozen=True, kw_only=True):
+    """What `config.json` and the headers say. Dimensions are counts, not bytes."""
+
+    path: str
+    architecture: str  # e.g. LlamaForCausalLM
+    family: str  # model_type: llama, mistral, qwen2, qwen3
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    context: int
+    tied: bool
+    parameters: int
+    bytes: int
+    dtype: str
+    tensors: tuple[TensorFacts, ...]
+    fingerprint: str  # SHA-256 over config.json, headers and file sizes: identity without reading the weights
+
+
+class DeviceFacts(Record, frozen=True, kw_only=True):
+    """A processor that could run the model."""
+
+    name: str
+    kind: Literal["cpu", "gpu"]
+    memory_bytes: int
+    bandwidth_gb_s: float | None = None
+    compute_capability: str | None = None
+    count: int = 1
+    source: str = ""
+
+
+class Reason(Record, frozen=True, kw_only=True):
+    """One decision as a sentence, and where the rule stands."""
+
+    choice: str
+    because: str
+    source: str
+
+
+class TensorPlan(Record, frozen=True, kw_only=True):
+    """What becomes of one tensor."""
+
+    name: str  # Hugging Face name
+    stored_name: str  # name in the artifact (GGUF), or the module name (compressed-tensors)
+    shape: tuple[int, ...]
+    scheme: WeightScheme
+    bytes: int
+    reason: str
+
+
+class Memory(Record, frozen=True, kw_only=True):
+    """Predicted bytes when serving."""
+
+    weights: int
+    kv_cache: int
+    overhead: int
+    total: int
+    available: int
+    context: int
+
+
+class CalibrationPlan(Record, frozen=True, kw_only=True):
+    """Which text the statistics come from. `source` is `self`, or the paths of files."""
+
+    source: tuple[str, ...] = ("self",)
+    samples: int = 64
+    length: int = 512
+    seed: int = 0
+
+
+class Plan(Document, frozen=True, kw_only=True):
+    """The whole decision."""
+
+    schema: str = "bitwright.plan/1"
+    model: ModelFacts
+    device: DeviceFacts
+    use_case: UseCase
+    format: ArtifactFormat
+    type: str  # preset name: Q4_K_M, …, or the scheme's label
+    method: Method
+    engine: str
+    launch: tuple[str, ...]  # the command that serves the artifact; {artifact} stands for its path
+    calibration: CalibrationPlan
+    tensors: tuple[TensorPlan, ...]
+    file_bytes: int  # predicted size of the weights
+    bits_per_weight: float
+    memory: Memory
+    reasons: tuple[Reason, ...]
+    warnings: tuple[str, ...] = ()

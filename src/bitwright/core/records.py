@@ -1,0 +1,164 @@
+"""What was done and what was measured: `quant.json`, `validation.json`, and the speeds of `ship`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from bitwright.core.documents import Document, Record
+from bitwright.core.plan import CalibrationPlan, Plan, UseCase
+
+Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
+
+
+class Provenance(Record, frozen=True, kw_only=True):
+    """With what a record was made."""
+
+    bitwright: str
+    python: str
+    platform: str
+    libraries: dict[str, str]
+    threads: int
+    created: str  # ISO 8601, UTC
+
+
+class TensorRecord(Record, frozen=True, kw_only=True):
+    """How one tensor was quantized. Errors are relative squared errors (0 is exact)."""
+
+    name: str
+    scheme: str
+    method: str  # gptq, rtn, cast
+    bytes: int
+    weight_error: float
+    output_error: float | None = None  # tr(E G E') / tr(W G W'), G the Gram matrix of the inputs
+    damping: float | None = None
+    notes: tuple[str, ...] = ()  # every retry and fallback
+    seconds: float = 0.0
+
+
+class ArtifactFile(Record, frozen=True, kw_only=True):
+    """One file of the artifact."""
+
+    name: str
+    bytes: int
+    sha256: str  # for GGUF: of the tensor data only, so that metadata may carry the verdict
+
+
+class QuantRecord(Document, frozen=True, kw_only=True):
+    """`quant.json`."""
+
+    schema: str = "bitwright.quant/1"
+    plan: Plan
+    calibration: CalibrationPlan
+    calibration_sha256: str  # of the token ids
+    tensors: tuple[TensorRecord, ...]
+    files: tuple[ArtifactFile, ...]
+    seconds: float
+    peak_memory_bytes: int
+    provenance: Provenance
+
+
+class Estimate(Record, frozen=True, kw_only=True):
+    """A figure with its 95 % interval; the error is clustered by window."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Gate(Record, frozen=True, kw_only=True):
+    """One threshold held against one estimate."""
+
+    measure: str
+    limit: float
+    estimate: Estimate
+    verdict: Verdict
+    source: str
+
+
+class PositionBin(Record, frozen=True, kw_only=True):
+    """Mean KL of the scored positions [start, stop)."""
+
+    start: int
+    stop: int
+    kl: float
+
+
+class LayerError(Record, frozen=True, kw_only=True):
+    """After block `layer` (-1: embedding): relative squared error of the residual stream; KL through the final head."""
+
+    layer: int
+    activation_error: float
+    kl: float | None = None
+
+
+class WorstToken(Record, frozen=True, kw_only=True):
+    """A position where the artifact departs most from the reference."""
+
+    window: int
+    position: int
+    context: str
+    reference_token: str
+    artifact_token: str
+    kl: float
+
+
+class TextResult(Record, frozen=True, kw_only=True):
+    """All measures on one text."""
+
+    name: str
+    sha256: str  # of the token ids
+    windows: int
+    length: int
+    scored_tokens: int
+    perplexity_reference: Estimate
+    perplexity_artifact: Estimate
+    perplexity_delta: Estimate
+    kl_mean: Estimate
+    kl_median: float
+    kl_p99: float
+    kl_max: float
+    top1_agreement: Estimate
+    by_position: tuple[PositionBin, ...]
+
+
+class ValidationRecord(Document, frozen=True, kw_only=True):
+    """`validation.json`."""
+
+    schema: str = "bitwright.validation/1"
+    verdict: Verdict
+    use_case: UseCase
+    gates: tuple[Gate, ...]
+    texts: tuple[TextResult, ...]
+    layers: tuple[LayerError, ...]
+    worst: tuple[WorstToken, ...]
+    reference: str
+    reference_fingerprint: str
+    artifact: str
+    artifact_sha256: tuple[str, ...]
+    artifact_bytes: int
+    decoder: str  # library and version that decoded the artifact
+    seconds: float
+    command: str
+    provenance: Provenance
+
+
+class SpeedPoint(Record, frozen=True, kw_only=True):
+    """Tokens per second of one file in one engine."""
+
+    name: str
+    bytes: int
+    prompt_tokens_s: float
+    decode_tokens_s: float
+    prompt_tokens: int
+    decode_tokens: int
+    repeats: int
+
+
+class SpeedRecord(Document, frozen=True, kw_only=True):
+    """`speed.json`: the artifact beside the F16 file, same engine, same run."""
+
+    schema: str = "bitwright.speed/1"
+    engine: str
+    threads: int
+    points: tuple[SpeedPoint, ...]
+    provenance: Provenance

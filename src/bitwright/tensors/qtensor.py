@@ -1,0 +1,85 @@
+"""QTensor: the coin between algorithms and formats. Codes and scales, logical and unpacked.
+
+An algorithm chooses every integer and every stored scale; a format only lays them into bytes. Nothing is rounded after
+this point. `decode` gives the values that every conforming reader of the format must see, in float32, with the same
+order of operations as the foreign reader, so that equality can be tested bit for bit.
+
+Fields by scheme (O rows, I inputs, G groups per row, N = I/256 super-blocks, B = I/32 blocks):
+  int symmetric     scale [O,G] float32, representable in the scheme's scale_dtype; codes int8, w = scale * q
+  int asymmetric    the same, and zero_point [O,G] int8;                              w = scale * (q - zero_point)
+  Q4_0, Q5_0        d [O,B] float16; codes uint8;                                     w = d * (q - 8 or 16)
+  Q4_1, Q5_1        d, m [O,B] float16; codes uint8;                                  w = d * q + m
+  Q8_0              d [O,B] float16; codes int8;                                      w = d * q
+  Q4_K, Q5_K        d, dmin [O,N] float16; scales, mins [O,I/32] uint8 (6 bit); codes uint8
+                                                                                      w = (d * scales) * q - dmin * mins
+  Q6_K              d [O,N] float16; scales [O,I/16] int8; codes uint8;               w = (d * scales) * (q - 32)
+
+Not here: choosing codes (quantize/), bytes (formats/). Sources: llama.cpp ggml-quants.c (dequantize_row_*),
+compressed-tensors quantization/lifecycle/forward.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.core.schemes import GgmlScheme, IntScheme
+
+Array = NDArray[np.generic]
+Float32 = NDArray[np.float32]
+
+GGML_ZERO = {"Q4_0": 8, "Q5_0": 16, "Q8_0": 0, "Q6_K": 32}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class QTensor:
+    """One quantized matrix of `shape` (outputs, inputs)."""
+
+    scheme: IntScheme | GgmlScheme
+    codes: Array
+    fields: Mapping[str, Array]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, columns = self.codes.shape
+        return rows, columns
+
+    def take_rows(self, order: NDArray[np.int64]) -> QTensor:
+        """The same matrix with its rows in another order. Rows are solved apart, so this is exact."""
+        return QTensor(
+            scheme=self.scheme,
+            codes=self.codes[order],
+            fields={name: field[order] for name, field in self.fields.items()},
+        )
+
+    def decode(self) -> Float32:
+        """The float32 values [O, I] that readers of the format see."""
+        if isinstance(self.scheme, IntScheme):
+            return self._decode_int()
+        codes = self.codes.astype(np.float32)
+        kind = self.scheme.type
+        d = self.fields["d"].astype(np.float32)
+        if kind in ("Q4_K", "Q5_K"):
+            step = _spread(d, self.fields["scales"]) * self.fields["scales"].astype(np.float32)
+            low = _spread(self.fields["dmin"].astype(np.float32), self.fields["mins"]) * self.fields["mins"].astype(np.float32)
+            return _spread(step, codes) * codes - _spread(low, codes)
+        if kind == "Q6_K":
+            step = _spread(d, self.fields["scales"]) * self.fields["scales"].astype(np.float32)
+            return _spread(step, codes) * (codes - np.float32(32))
+        if kind in ("Q4_1", "Q5_1"):
+            return _spread(d, codes) * codes + _spread(self.fields["m"].astype(np.float32), codes)
+        return _spread(d, codes) * (codes - np.float32(GGML_ZERO[kind]))
+
+    def _decode_int(self) -> Float32:
+        codes = self.codes.astype(np.float32)
+        if "zero_point" in self.fields:
+            codes = codes - _spread(self.fields["zero_point"].astype(np.float32), codes)
+        return codes * _spread(self.fields["scale"].astype(np.float32), codes)
+
+
+def _spread(groups: NDArray[np.float32], like: Array) -> NDArray[np.float32]:
+    """Repeat per-group values along the inputs until they match `like`."""
+    return np.repeat(groups, like.shape[1] // groups.shape[1], axis=1)

@@ -1,0 +1,52 @@
+"""Run a block stage by stage: every window reaches a group of linears before any window passes it.
+
+Quantizing a block with the error of its own earlier linears in view usually takes one forward pass per group. Here each
+batch of windows runs in a greenlet that pauses when it reaches the first linear of a group and hands out that linear's
+input. When all batches stand at the same group, the caller has seen every input, replaces the group's weights, and lets
+them go on. One forward pass in all, and each statistic is taken on the activations that the artifact will produce.
+
+Greenlets and not threads: the passes never run at once, and OpenMP keeps one pool of workers per thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import greenlet
+import torch
+from torch import nn
+
+
+@torch.no_grad()
+def run_staged(
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    block: nn.Module,
+    batches: Sequence[torch.Tensor],
+    leaders: Sequence[str],
+    observe: Callable[[str, torch.Tensor], None],
+    complete: Callable[[str], None],
+) -> list[torch.Tensor]:
+    """Run `forward` on every batch, pausing at each leader.
+
+    `leaders` are submodule names in the order in which the block calls them. For each leader, `observe(leader, input)`
+    is called once per batch, in order, then `complete(leader)` once, which may replace weights. Returns the outputs.
+    """
+    scheduler = greenlet.getcurrent()
+    handles = [
+        block.get_submodule(name).register_forward_pre_hook(
+            lambda _module, args, name=name: scheduler.switch((name, args[0]))
+        )
+        for name in leaders
+    ]
+    try:
+        runs = [greenlet.greenlet(forward) for _ in batches]
+        for number, leader in enumerate(leaders):
+            for run, batch in zip(runs, batches, strict=True):
+                reached, inputs = run.switch(batch) if number == 0 else run.switch()
+                assert reached == leader, f"the block reached {reached}, expected {leader}"
+                observe(leader, inputs)
+            complete(leader)
+        return [run.switch() for run in runs]
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,130 @@
+"""One decoder block in memory at a time.
+
+A transformers model is built on the meta device, so it costs nothing; a block is copied from it, filled with float32
+weights from a `WeightSource`, run, and dropped. The same walk serves calibration, quantization and validation, for
+float checkpoints and decoded artifacts alike, so that a difference between two walks is a difference of weights.
+
+Only model classes that ship with transformers are built; no code out of a checkpoint is run.
+Not here: statistics (calibration/), stage-wise runs (stages.py).
+
+Dimension key: W windows · T tokens per window · H hidden · V vocabulary
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from bitwright.core.errors import InputError, UnsupportedError, UsageError
+from bitwright.core.protocols import WeightSource
+
+LAYERS = "model.layers"
+EMBEDDING = "model.embed_tokens.weight"
+FINAL_NORM = "model.norm.weight"
+HEAD = "lm_head.weight"
+
+
+class Walker:
+    """Walks one model. Tensors are float32 on the CPU; nothing records gradients."""
+
+    def __init__(self, source: WeightSource) -> None:
+        """Build the skeleton. Raises `UnsupportedError` when transformers has no class for the architecture."""
+        self._source = source
+        self._skeleton = _skeleton(source.config)
+        self._config = self._skeleton.config
+        self._rotary = type(self._skeleton.model.rotary_emb)(config=self._config)
+        self._head: tuple[nn.Module, torch.Tensor] | None = None
+        self.layers: int = self._config.num_hidden_layers
+        self.tied: bool = bool(self._config.tie_word_embeddings)
+
+    @torch.no_grad()
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """int64 [W, T] → float32 [W, T, H]. Raises `UsageError` when a window is longer than the model allows."""
+        limit = self._config.max_position_embeddings
+        window = getattr(self._config, "sliding_window", None)
+        if window and getattr(self._config, "use_sliding_window", True):
+            limit = min(limit, window)
+        if tokens.shape[1] > limit:
+            raise UsageError(
+                f"windows of {tokens.shape[1]} tokens are longer than the {limit} positions the model attends to",
+                hint=f"use --length {limit} or less",
+            )
+        table = self._source.load(EMBEDDING)
+        if int(tokens.max()) >= table.shape[0]:
+            raise InputError(f"token id {int(tokens.max())} is outside the vocabulary of {table.shape[0]}")
+        return nn.functional.embedding(tokens, table).float()
+
+    def load_block(self, index: int) -> nn.Module:
+        """Block `index`, filled with float32 weights. Raises `InputError` on absent or misshapen tensors."""
+        block = copy.deepcopy(self._skeleton.model.layers[index])
+        _fill(block, self._source, f"{LAYERS}.{index}.")
+        return block.eval()
+
+    @torch.no_grad()
+    def forward(self, block: nn.Module, hidden_WTH: torch.Tensor) -> torch.Tensor:
+        """Run a loaded block on a few windows: [W, T, H] → [W, T, H], causal attention within each window."""
+        positions = torch.arange(hidden_WTH.shape[1])[None]
+        output = block(
+            hidden_WTH,
+            attention_mask=None,  # sdpa takes the causal path by itself
+            position_ids=positions,
+            position_embeddings=self._rotary(hidden_WTH, positions),
+        )
+        result: torch.Tensor = output[0] if isinstance(output, tuple) else output
+        return result
+
+    @torch.no_grad()
+    def run_block(self, index: int, hidden_WTH: torch.Tensor, *, batch: int = 4) -> torch.Tensor:
+        """Load block `index`, run all windows through it in batches, drop it."""
+        block = self.load_block(index)
+        return torch.cat([self.forward(block, part) for part in hidden_WTH.split(batch)])
+
+    @torch.no_grad()
+    def normed(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The input of the head: the final norm of [..., H]."""
+        norm, _ = self._load_head()
+        result: torch.Tensor = norm(hidden)
+        return result
+
+    @torch.no_grad()
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[..., H] → float32 [..., V]: final norm and head. The head's weights are kept after the first call."""
+        norm, weight_VH = self._load_head()
+        return nn.functional.linear(norm(hidden), weight_VH)
+
+    def _load_head(self) -> tuple[nn.Module, torch.Tensor]:
+        if self._head is None:
+            norm = copy.deepcopy(self._skeleton.model.norm)
+            _fill(norm, self._source, FINAL_NORM.removesuffix("weight"))
+            self._head = norm, self._source.load(EMBEDDING if self.tied else HEAD).float()
+        return self._head
+
+
+def _skeleton(config: dict[str, Any]) -> Any:
+    from_config = {key: value for key, value in config.items() if key not in ("quantization_config", "auto_map")}
+    # transformers builds its model table while it is imported; the import stays here because it takes seconds
+    import transformers
+
+    kind = from_config.pop("model_type", None)
+    if kind not in transformers.CONFIG_MAPPING:
+        raise UnsupportedError(f"transformers {transformers.__version__} has no model of type {kind!r}")
+    settings = transformers.AutoConfig.for_model(kind, **from_config)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(settings, attn_implementation="sdpa", dtype=torch.float32)
+    if not hasattr(model, "model") or not hasattr(model.model, "rotary_emb"):
+        raise UnsupportedError(f"models of type {kind!r} are not laid out as a decoder with rotary positions")
+    return model.eval()
+
+
+def _fill(module: nn.Module, source: WeightSource, prefix: str) -> None:
+    weights = {}
+    for name, empty in module.state_dict().items():
+        tensor = source.load(prefix + name)
+        if tensor.shape != empty.shape:
+            raise InputError(f"`{prefix}{name}` has shape {tuple(tensor.shape)}, the config asks for {tuple(empty.shape)}")
+        weights[name] = tensor.float()
+    module.load_state_dict(weights, assign=True)
+    module.requires_grad_(False)

@@ -1,0 +1,177 @@
+"""`ModelFacts` of a checkpoint folder: what `config.json` says, held against what the headers hold.
+
+Config files of transformers 4 and 5 differ in names (`torch_dtype`/`dtype`, `rope_theta`/`rope_parameters`) and in what
+they leave out; both are read. Every tensor of the family must be there with the shape that the config implies, and
+nothing else may be: a planner that trusted one side would find out hours later.
+
+Not here: reading headers (checkpoint.py), names of tensors (families.py).
+Source: transformers models/*/configuration_*.py for defaults of absent keys.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from bitwright.core.errors import InputError, UnsupportedError
+from bitwright.core.plan import ModelFacts, TensorFacts
+from bitwright.facts.checkpoint import CONFIG, read_checkpoint
+from bitwright.facts.families import EMBEDDING, FAMILIES, FINAL_NORM, HEAD, Family, family_of
+
+FLOAT_DTYPES = ("F32", "F16", "BF16")
+MOE_KEYS = ("num_local_experts", "num_experts", "n_routed_experts")
+BIAS_KEYS = ("attention_bias", "mlp_bias")
+BUFFERS = ("rotary_emb.inv_freq", ".masked_bias", ".attn.bias")  # recomputed by every reader; old checkpoints hold them
+ACTIVATION = "silu"
+DEFAULT_ROPE_THETA = 10000.0
+
+
+def model_facts(folder: Path) -> ModelFacts:
+    """Read and check a checkpoint. Raises `InputError` on damage, `UnsupportedError` on a model that is not served."""
+    checkpoint = read_checkpoint(folder)
+    config, where = checkpoint.config, folder / CONFIG
+    family = _family(config, where)
+    heads = _count(config, "num_attention_heads", where)
+    hidden = _count(config, "hidden_size", where)
+    kv_heads = _count(config, "num_key_value_heads", where, default=heads)
+    if heads % kv_heads:
+        raise InputError(f"`{where}` has {heads} heads and {kv_heads} key-value heads, expected a multiple")
+    if config.get("head_dim") is None and hidden % heads:
+        raise InputError(f"`{where}` has hidden_size {hidden} and {heads} heads, and no head_dim")
+    tied = bool(config.get("tie_word_embeddings", False))
+    tensors = tuple(t for t in checkpoint.tensors if not t.name.endswith(BUFFERS) and not (tied and t.name == HEAD))
+    _check_dtypes(folder, tensors)
+    facts = ModelFacts(
+        path=str(folder),
+        architecture=family.architecture,
+        family=family.name,
+        layers=_count(config, "num_hidden_layers", where),
+        hidden=hidden,
+        intermediate=_count(config, "intermediate_size", where),
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=_count(config, "head_dim", where, default=hidden // heads),
+        vocab=_count(config, "vocab_size", where),
+        context=_count(config, "max_position_embeddings", where, default=2048),
+        tied=tied,
+        parameters=sum(math.prod(t.shape) for t in tensors),
+        bytes=sum(t.bytes for t in tensors),
+        dtype=_main_dtype(tensors),
+        tensors=tensors,
+        fingerprint=checkpoint.fingerprint,
+    )
+    _check_tensors(facts, family)
+    return facts
+
+
+def rope_theta(config: dict[str, Any]) -> float:
+    """Base of the rotary embedding, from a config of transformers 4 (`rope_theta`) or 5 (`rope_parameters`)."""
+    parameters = config.get("rope_parameters") or {}
+    return float(parameters.get("rope_theta", config.get("rope_theta", DEFAULT_ROPE_THETA)))
+
+
+def expected_shapes(facts: ModelFacts) -> dict[str, tuple[int, ...]]:
+    """Every tensor that a model of these dimensions has, with its shape."""
+    family = FAMILIES[facts.family]
+    attention, key_value = facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim
+    matrices = {
+        "self_attn.q_proj": (attention, facts.hidden),
+        "self_attn.k_proj": (key_value, facts.hidden),
+        "self_attn.v_proj": (key_value, facts.hidden),
+        "self_attn.o_proj": (facts.hidden, attention),
+        "mlp.gate_proj": (facts.intermediate, facts.hidden),
+        "mlp.up_proj": (facts.intermediate, facts.hidden),
+        "mlp.down_proj": (facts.hidden, facts.intermediate),
+    }
+    vectors = {"self_attn.q_norm": facts.head_dim, "self_attn.k_norm": facts.head_dim}
+    top = {EMBEDDING: (facts.vocab, facts.hidden), HEAD: (facts.vocab, facts.hidden), FINAL_NORM: (facts.hidden,)}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in family.all_tensors(facts.layers, tied=facts.tied):
+        if name in top:
+            shapes[name] = top[name]
+            continue
+        module, kind = name.split(".", 3)[3].rsplit(".", 1)
+        if module not in matrices:
+            shapes[name] = (vectors.get(module, facts.hidden),)
+        else:
+            shapes[name] = matrices[module] if kind == "weight" else matrices[module][:1]
+    return shapes
+
+
+def _family(config: dict[str, Any], where: Path) -> Family:
+    """The family, after refusing what this version cannot serve."""
+    if config.get("quantization_config"):
+        method = config["quantization_config"]
+        name = method.get("quant_method", "unknown") if isinstance(method, dict) else "unknown"
+        raise UnsupportedError(
+            f"`{where}` describes a checkpoint that is already quantized ({name})",
+            hint="start from the original float checkpoint: quantizing twice adds both errors",
+        )
+    architectures = config.get("architectures")
+    if not isinstance(architectures, list) or not architectures or not isinstance(architectures[0], str):
+        raise InputError(
+            f"`{where}` names no architecture", hint="expected a language model's config with `architectures`"
+        )
+    experts = next((key for key in MOE_KEYS if config.get(key)), None)
+    if experts is not None:
+        raise UnsupportedError(
+            f"`{where}` describes a mixture of experts ({experts}: {config[experts]}), which is not supported yet",
+            hint=f"dense models are supported: {', '.join(FAMILIES)}",
+        )
+    family = family_of(architectures[0])
+    biased = next((key for key in BIAS_KEYS if config.get(key) and not family.biased), None)
+    if biased is not None:
+        raise UnsupportedError(f"`{where}` sets {biased}, which is not supported in {family.architecture}")
+    if config.get("hidden_act", ACTIVATION) != ACTIVATION:
+        raise UnsupportedError(f"`{where}` has hidden_act {config['hidden_act']!r}, expected {ACTIVATION!r}")
+    return family
+
+
+def _count(config: dict[str, Any], key: str, where: Path, *, default: int | None = None) -> int:
+    """A positive whole number of the config."""
+    value = config.get(key)
+    if value is None and default is not None:
+        return default
+    if type(value) is not int or value <= 0:
+        found = "is absent" if value is None else f"is {value!r}"
+        raise InputError(f"`{where}`: {key} {found}, expected a positive whole number")
+    return value
+
+
+def _check_dtypes(folder: Path, tensors: tuple[TensorFacts, ...]) -> None:
+    for tensor in tensors:
+        if tensor.dtype not in FLOAT_DTYPES:
+            raise UnsupportedError(
+                f"`{folder / tensor.file}`: `{tensor.name}` is {tensor.dtype}, expected {', '.join(FLOAT_DTYPES)}",
+                hint="convert the checkpoint to bf16 or f16 first",
+            )
+
+
+def _main_dtype(tensors: tuple[TensorFacts, ...]) -> str:
+    """The dtype that holds most bytes."""
+    held = {dtype: sum(t.bytes for t in tensors if t.dtype == dtype) for dtype in FLOAT_DTYPES}
+    return max(held, key=lambda dtype: held[dtype])
+
+
+def _check_tensors(facts: ModelFacts, family: Family) -> None:
+    """The tensors of the headers are exactly those that the config implies."""
+    found = {tensor.name: tensor for tensor in facts.tensors}
+    expected = expected_shapes(facts)
+    for name, shape in expected.items():
+        if name not in found:
+            hint = "if the head shares the embedding, set tie_word_embeddings in config.json" if name == HEAD else None
+            raise InputError(
+                f"`{facts.path}` lacks `{name}`, which {family.architecture} with {facts.layers} layers needs",
+                hint=hint,
+            )
+        if found[name].shape != shape:
+            raise InputError(
+                f"`{facts.path}`: `{name}` has shape {list(found[name].shape)}, config.json implies {list(shape)}",
+                hint="config.json and weights belong to different models",
+            )
+    for name in found.keys() - expected.keys():
+        raise InputError(
+            f"`{facts.path}` holds `{name}`, which is no part of {family.architecture} with {facts.layers} layers",
+            hint="config.json and weights belong to different models, or this is an adapter",
+        )

@@ -35,7 +35,7 @@ INT_BITS = (4, 8)
 GROUP_SIZES = (32, 64, 128)
 
 
-class FloatScheme(Record, frozen=True, kw_only=True, tag="float"):
+class FloatScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="float"):
     """Unquantized."""
 
     dtype: FloatDtype
@@ -49,7 +49,7 @@ class FloatScheme(Record, frozen=True, kw_only=True, tag="float"):
         return rows * columns * FLOAT_BYTES[self.dtype]
 
 
-class IntScheme(Record, frozen=True, kw_only=True, tag="int"):
+class IntScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="int"):
     """Uniform integers. `group_size` counts inputs per scale; `None` is one scale per output channel.
 
     Symmetric codes lie in [-2^(bits-1), 2^(bits-1) - 1] around zero; asymmetric ones carry a zero point in that range.
@@ -86,7 +86,7 @@ class IntScheme(Record, frozen=True, kw_only=True, tag="int"):
         return total if self.symmetric else total + -(-rows * self.bits // 32) * 4 * groups
 
 
-class GgmlScheme(Record, frozen=True, kw_only=True, tag="ggml"):
+class GgmlScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="ggml"):
     """A ggml block type."""
 
     type: str

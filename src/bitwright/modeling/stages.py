@@ -32,12 +32,14 @@ def run_staged(
     is called once per batch, in order, then `complete(leader)` once, which may replace weights. Returns the outputs.
     """
     scheduler = greenlet.getcurrent()
-    handles = [
-        block.get_submodule(name).register_forward_pre_hook(
-            lambda _module, args, name=name: scheduler.switch((name, args[0]))
-        )
-        for name in leaders
-    ]
+
+    def pause_at(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+        def pause(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+            scheduler.switch((name, args[0]))
+
+        return pause
+
+    handles = [block.get_submodule(name).register_forward_pre_hook(pause_at(name)) for name in leaders]
     try:
         runs = [greenlet.greenlet(forward) for _ in batches]
         for number, leader in enumerate(leaders):

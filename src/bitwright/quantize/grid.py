@@ -1,0 +1,55 @@
+"""The grid that codes are chosen on, once scales are fixed.
+
+Every scheme here, integer groups and ggml blocks alike, is uniform within a group of inputs: value = step · (code −
+zero) + offset. Fixing the grid first and choosing codes afterwards is what lets one error-feedback loop (gptq.py) serve
+all of them, and keeps every file plain (docs/log.md, 2026-11-21).
+
+Dimension key: O outputs · I inputs · G groups along I
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.tensors.qtensor import Float32
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """Levels of one matrix: `step_OG · (code − zero_OG) + offset_OG`, codes in [low, high]."""
+
+    step_OG: Float32
+    zero_OG: Float32
+    offset_OG: Float32
+    group_size: int
+    low: int
+    high: int
+
+
+def round_to_grid(weight_OI: Float32, grid: Grid) -> NDArray[np.int16]:
+    """The nearest code for every weight, [O, I]."""
+    codes_OI: NDArray[np.int16] = np.empty(weight_OI.shape, dtype=np.int16)
+    _round(weight_OI, grid.step_OG, grid.zero_OG, grid.offset_OG, grid.group_size, grid.low, grid.high, codes_OI)
+    return codes_OI
+
+
+def grid_values(codes_OI: NDArray[np.int16], grid: Grid) -> Float32:
+    """The value of every code, float32 [O, I]."""
+    spread = [np.repeat(field, grid.group_size, axis=1) for field in (grid.step_OG, grid.zero_OG, grid.offset_OG)]
+    values: Float32 = spread[0] * (codes_OI.astype(np.float32) - spread[1]) + spread[2]
+    return values
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def _round(weight_OI, step_OG, zero_OG, offset_OG, group, low, high, codes_OI):  # type: ignore[no-untyped-def]
+    rows, columns = weight_OI.shape
+    for o in numba.prange(rows):
+        for g in range(columns // group):
+            step, zero, offset = step_OG[o, g], zero_OG[o, g], offset_OG[o, g]
+            for i in range(g * group, (g + 1) * group):
+                level = np.rint((weight_OI[o, i] - offset) / step + zero) if step != 0 else zero
+                codes_OI[o, i] = min(max(level, low), high)

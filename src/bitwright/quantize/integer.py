@@ -1,0 +1,177 @@
+"""Scale search for grids of one step per group: integer schemes, and the ggml types Q4_0 to Q8_0.
+
+Scales come first, weighted: each candidate is scored by Σ d_i · error², d the diagonal of the Gram matrix. Min-max
+scales throw half of what GPTQ brings away (docs/log.md, 2026-11-21). On symmetric grids both signs are tried, because
+the code range is not symmetric: [-8, 7] reaches further on one side.
+
+The scale is rounded to the dtype that will be stored before the codes are chosen.
+Not here: error feedback (gptq.py), super-blocks (kquants.py).
+Dimension key: O outputs · I inputs · G groups along I
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.quantize.grid import Grid
+from bitwright.tensors.qtensor import Float32
+
+CANDIDATES = 48  # shrink factors per sign, from SHRINK_LOW to SHRINK_HIGH of the min-max scale
+SHRINK_LOW, SHRINK_HIGH = 0.35, 1.05
+TINY = np.float32(1e-30)
+
+
+def round_scale(values: NDArray[np.floating], dtype: str) -> Float32:
+    """Round float32 scales to what `dtype` (f32, f16, bf16) can store, as float32."""
+    values = np.ascontiguousarray(values, dtype=np.float32)
+    if dtype == "f16":
+        return values.astype(np.float16).astype(np.float32)
+    if dtype == "bf16":
+        bits = values.view(np.uint32)
+        rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
+        return rounded.view(np.float32)
+    return values
+
+
+def symmetric_grid(
+    weight_OI: Float32, importance_I: Float32, *, group_size: int, low: int, high: int, dtype: str, signed: bool = True
+) -> Grid:
+    """Steps for codes in [low, high] around zero."""
+    step_OG = np.empty((weight_OI.shape[0], weight_OI.shape[1] // group_size), dtype=np.float32)
+    _search_symmetric(weight_OI, importance_I, group_size, low, high, signed, CANDIDATES, SHRINK_LOW, SHRINK_HIGH, step_OG)
+    zeros = np.zeros_like(step_OG)
+    return Grid(step_OG=round_scale(step_OG, dtype), zero_OG=zeros, offset_OG=zeros, group_size=group_size, low=low, high=high)
+
+
+def zero_point_grid(
+    weight_OI: Float32, importance_I: Float32, *, group_size: int, low: int, high: int, dtype: str
+) -> Grid:
+    """Steps and integer zero points in [low, high]."""
+    step_OG, minimum_OG = _affine(weight_OI, importance_I, group_size, high - low, free_sign=False, whole_zero=True)
+    step_OG = round_scale(step_OG, dtype)
+    safe_OG = np.where(step_OG == 0, np.float32(1), step_OG)
+    zero_OG = np.clip(np.rint(low - minimum_OG / safe_OG), low, high).astype(np.float32)
+    return Grid(step_OG=step_OG, zero_OG=zero_OG, offset_OG=np.zeros_like(step_OG), group_size=group_size, low=low, high=high)
+
+
+def offset_grid(weight_OI: Float32, importance_I: Float32, *, group_size: int, high: int, dtype: str) -> Grid:
+    """Steps and real minimums (Q4_1, Q5_1): codes in [0, high]."""
+    step_OG, minimum_OG = _affine(weight_OI, importance_I, group_size, high, free_sign=True)
+    step_OG = round_scale(step_OG, dtype)
+    return Grid(
+        step_OG=step_OG, zero_OG=np.zeros_like(step_OG), offset_OG=round_scale(minimum_OG, dtype),
+        group_size=group_size, low=0, high=high,
+    )  # fmt: skip
+
+
+def affine_search(
+    weight_OI: Float32, importance_I: Float32, group_size: int, levels: int, *, free_sign: bool
+) -> tuple[Float32, Float32]:
+    """Real step and minimum per group, [O, G] each, for codes 0 … levels. Minimums are ≤ 0 unless `free_sign`."""
+    return _affine(weight_OI, importance_I, group_size, levels, free_sign=free_sign)
+
+
+def _affine(
+    weight_OI: Float32,
+    importance_I: Float32,
+    group_size: int,
+    levels: int,
+    *,
+    free_sign: bool,
+    whole_zero: bool = False,
+) -> tuple[Float32, Float32]:
+    shape = (weight_OI.shape[0], weight_OI.shape[1] // group_size)
+    step_OG, minimum_OG = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
+    _search_affine(weight_OI, importance_I, group_size, levels, free_sign, whole_zero, step_OG, minimum_OG)
+    return step_OG, minimum_OG
+
+
+@numba.njit(parallel=True, cache=True, nogil=True, fastmath=True)
+def _search_symmetric(weight_OI, importance_I, group, low, high, signed, count, shrink_low, shrink_high, step_OG):  # type: ignore[no-untyped-def]
+    rows, columns = weight_OI.shape
+    for o in numba.prange(rows):
+        for g in range(columns // group):
+            w = weight_OI[o, g * group : (g + 1) * group]
+            d = importance_I[g * group : (g + 1) * group]
+            largest = np.float32(0)
+            for i in range(group):
+                largest = max(largest, abs(w[i]))
+            if largest < TINY:
+                step_OG[o, g] = 0
+                continue
+            best, best_step = np.float32(3e38), np.float32(0)
+            for sign in range(2 if signed else 1):
+                full = largest / np.float32(-low) * (1 if sign == 0 else -1)
+                for c in range(count):
+                    step = full * np.float32(shrink_low + (shrink_high - shrink_low) * c / (count - 1))
+                    # two rounds: codes for the step, then the least-squares step for those codes
+                    for _ in range(2):
+                        inverse = np.float32(1) / step
+                        loss, cross, square = np.float32(0), np.float32(0), np.float32(0)
+                        for i in range(group):
+                            q = min(max(np.rint(w[i] * inverse), np.float32(low)), np.float32(high))
+                            e = w[i] - step * q
+                            loss += d[i] * e * e
+                            cross += d[i] * w[i] * q
+                            square += d[i] * q * q
+                        if loss < best:
+                            best, best_step = loss, step
+                        if square <= 0 or cross == 0:
+                            break
+                        step = cross / square
+            step_OG[o, g] = best_step
+
+
+@numba.njit(parallel=True, cache=True, nogil=True, fastmath=True)
+def _search_affine(weight_OI, importance_I, group, levels, free_sign, whole_zero, step_OG, minimum_OG):  # type: ignore[no-untyped-def]
+    rows, columns = weight_OI.shape
+    top = np.float32(levels)
+    for o in numba.prange(rows):
+        for g in range(columns // group):
+            w = weight_OI[o, g * group : (g + 1) * group]
+            d = importance_I[g * group : (g + 1) * group]
+            lowest, highest = w[0], w[0]
+            for i in range(group):
+                lowest, highest = min(lowest, w[i]), max(highest, w[i])
+            if not free_sign:
+                lowest, highest = min(lowest, np.float32(0)), max(highest, np.float32(0))
+            if highest - lowest < TINY:
+                step_OG[o, g] = 0
+                minimum_OG[o, g] = lowest
+                continue
+            best, best_step, best_minimum = np.float32(3e38), np.float32(0), np.float32(0)
+            for c in range(32):
+                shrink = np.float32(0.5 + 0.55 * c / 31)
+                step = (highest - lowest) * shrink / top
+                minimum = lowest * shrink if not free_sign else (lowest + highest) / 2 - (highest - lowest) * shrink / 2
+                for _ in range(3 if whole_zero else 2):
+                    inverse = np.float32(1) / step
+                    if whole_zero:
+                        minimum = -step * min(max(np.rint(-minimum * inverse), np.float32(0)), top)
+                    loss = np.float32(0)
+                    sd, sq, sqq, sw, swq = np.float32(0), np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+                    for i in range(group):
+                        q = min(max(np.rint((w[i] - minimum) * inverse), np.float32(0)), top)
+                        e = w[i] - (step * q + minimum)
+                        loss += d[i] * e * e
+                        sd += d[i]
+                        sq += d[i] * q
+                        sqq += d[i] * q * q
+                        sw += d[i] * w[i]
+                        swq += d[i] * w[i] * q
+                    if loss < best:
+                        best, best_step, best_minimum = loss, step, minimum
+                    determinant = sd * sqq - sq * sq
+                    if determinant <= TINY:
+                        break
+                    step = (sd * swq - sq * sw) / determinant
+                    minimum = (sqq * sw - sq * swq) / determinant
+                    if not free_sign and minimum > 0:
+                        minimum = np.float32(0)
+                        step = swq / sqq
+                    if step <= 0:
+                        break
+            step_OG[o, g] = best_step
+            minimum_OG[o, g] = best_minimum

@@ -73,10 +73,11 @@ class Gate(Record, frozen=True, kw_only=True):
     estimate: Estimate
     verdict: Verdict
     source: str
+    text: str = ""  # the text it was measured on
 
 
 class PositionBin(Record, frozen=True, kw_only=True):
-    """Mean KL of the scored positions [start, stop)."""
+    """Mean KL of the measured positions in [start, stop); before the scored half only some positions are measured."""
 
     start: int
     stop: int
@@ -84,10 +85,13 @@ class PositionBin(Record, frozen=True, kw_only=True):
 
 
 class LayerError(Record, frozen=True, kw_only=True):
-    """After block `layer` (-1: embedding): relative squared error of the residual stream; KL through the final head."""
+    """After block `layer` (-1: embedding): relative squared error of the residual stream; KL through the final head.
+
+    None where the artifact gave numbers that are not finite.
+    """
 
     layer: int
-    activation_error: float
+    activation_error: float | None
     kl: float | None = None
 
 
@@ -100,6 +104,8 @@ class WorstToken(Record, frozen=True, kw_only=True):
     reference_token: str
     artifact_token: str
     kl: float
+    text: str = ""  # name of the text
+    next_token: str = ""  # what the text goes on with
 
 
 class TextResult(Record, frozen=True, kw_only=True):
@@ -140,6 +146,7 @@ class ValidationRecord(Document, frozen=True, kw_only=True):
     seconds: float
     command: str
     provenance: Provenance
+    notes: tuple[str, ...] = ()  # what a reader must know to weigh the verdict
 
 
 class SpeedPoint(Record, frozen=True, kw_only=True):

@@ -9,8 +9,8 @@ order, all little-endian. Byte table, in order (`h` is half precision, `lo`/`hi`
   Q5_0   22/32   h d; 32 bits: bit j is bit 4 of element j; 16 bytes as above
   Q5_1   24/32   h d; h m; the same
   Q8_0   34/32   h d; 32 signed bytes
-  Q4_K  144/256  h d; h dmin; 12 bytes of 6-bit scales and mins; 4 runs of 32 bytes, each 32 elements in lo, the next in hi
-  Q5_K  176/256  h d; h dmin; 12 bytes; 32 bytes: bit s of byte e is bit 4 of element e of sub-block s; 128 bytes as Q4_K
+  Q4_K  144/256  h d; h dmin; 12 bytes of 6-bit scales and mins; 4 runs of 32 bytes: 32 elements in lo, the next in hi
+  Q5_K  176/256  h d; h dmin; 12 bytes; 32 bytes: bit s of byte e is bit 4 of element e of sub-block s; as Q4_K
   Q6_K  210/256  128 bytes of low nibbles; 64 bytes of 2-bit high parts; 16 signed scales; h d
 
 Every bit of these blocks means something, so `pack(unpack(b)) == b` holds for all bytes, not-a-number scales included.
@@ -75,7 +75,9 @@ def pack(q: QTensor) -> bytes:
     assert columns % elements == 0, f"{columns} columns do not fill blocks of {elements}"
     blocks = rows * columns // elements
     codes = np.ascontiguousarray(q.codes, dtype=codec.codes_dtype).view(np.uint8).reshape(blocks, elements)
-    assert codec.bits == 8 or not blocks or int(codes.max()) < 1 << codec.bits, f"a code needs more than {codec.bits} bits"
+    assert codec.bits == 8 or not blocks or int(codes.max()) < 1 << codec.bits, (
+        f"a code needs more than {codec.bits} bits"
+    )
     fields: dict[str, Array] = {}
     for name, count, dtype in codec.fields:
         field = np.ascontiguousarray(q.fields[name])
@@ -96,7 +98,7 @@ def unpack(data: bytes | memoryview | Bytes, type: str, rows: int, columns: int)
     raw = np.frombuffer(data, dtype=np.uint8)
     if columns % elements or raw.size != rows * (columns // elements) * size:
         raise InputError(
-            f"{raw.size} bytes cannot be a {rows} x {columns} tensor of {type}: blocks of {elements} elements take {size} bytes",
+            f"{raw.size} bytes cannot be a {rows} x {columns} tensor of {type} ({size} bytes per {elements} elements)",
             hint="the file is damaged, or its header does not belong to its data",
         )
     codes, fields = codec.unpack_blocks(raw.reshape(-1, size))
@@ -176,7 +178,11 @@ class _SuperBlock(BlockCodec):
 
     @classmethod
     def pack_blocks(cls, codes: Bytes, fields: Fields) -> list[Bytes]:
-        parts = [_bytes(fields["d"]), _bytes(fields["dmin"]), _pack_six_bits(_bytes(fields["scales"]), _bytes(fields["mins"]))]
+        parts = [
+            _bytes(fields["d"]),
+            _bytes(fields["dmin"]),
+            _pack_six_bits(_bytes(fields["scales"]), _bytes(fields["mins"])),
+        ]
         if cls.bits == 5:
             high = np.packbits(codes.reshape(-1, 8, 32) >> 4, axis=1, bitorder="little")
             parts.append(high.reshape(-1, 32))
@@ -220,7 +226,10 @@ class Q6_K(BlockCodec, type="Q6_K"):  # noqa: N801
         codes = _unpack_nibbles(blocks[:, :128], run=64)
         high = (blocks[:, 128:192].reshape(-1, 2, 1, 32) >> cls.SHIFTS) & 3
         codes |= high.reshape(-1, 256) << 4
-        return codes, {"scales": np.ascontiguousarray(blocks[:, 192:208]).view(np.int8), "d": _halves(blocks[:, 208:210])}
+        return codes, {
+            "scales": np.ascontiguousarray(blocks[:, 192:208]).view(np.int8),
+            "d": _halves(blocks[:, 208:210]),
+        }
 
 
 def _bytes(field: Array) -> Bytes:

@@ -38,7 +38,9 @@ BLOCK_MODULES = (
 def architecture(family: str) -> str:
     """GGUF architecture of a `model_type`. Raises `UnsupportedError` for one that has no rules here."""
     if family not in ARCHITECTURES:
-        raise UnsupportedError(f"model type `{family}` cannot be written as GGUF", hint=did_you_mean(family, list(ARCHITECTURES)))
+        raise UnsupportedError(
+            f"model type `{family}` cannot be written as GGUF", hint=did_you_mean(family, list(ARCHITECTURES))
+        )
     return ARCHITECTURES[family]
 
 

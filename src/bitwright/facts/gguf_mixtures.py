@@ -1,0 +1,119 @@
+"""Which ggml type each tensor gets under a preset such as Q4_K_M: llama.cpp's own rules, tensor by tensor.
+
+A preset is a base type plus exceptions: the output head (or the embedding, when it is also the head), the value and
+down projections of chosen layers, and rows that do not fill whole blocks. Files made by these rules have the types and
+the size of llama-quantize's, so that both can be compared at equal bytes.
+
+llama-quantize knows one bit about the importance matrix: whether a file was given. A tensor without an entry in it is
+quantized unweighted, to the same type. Our runs always have statistics, so the rules for `has_imatrix` stand here.
+
+Not here: mixtures of experts, the types below 4 bits, names (families.py).
+Source: llama.cpp src/llama-quant.cpp at build 11434: tensor_allows_quantization, llama_tensor_get_type_impl,
+tensor_type_fallback, llama_ftype_get_default_type; model types from src/models/{llama,qwen2}.cpp.
+"""
+
+from __future__ import annotations
+
+from bitwright.core.errors import UnsupportedError, did_you_mean
+from bitwright.core.plan import ModelFacts
+from bitwright.core.schemes import GGML_BLOCKS, GGML_FLOATS
+from bitwright.facts.families import EMBEDDING, FAMILIES, HEAD, layer_of
+
+BASE_TYPES = {
+    "F32": "F32",
+    "F16": "F16",
+    "BF16": "BF16",
+    "Q4_0": "Q4_0",
+    "Q4_1": "Q4_1",
+    "Q5_0": "Q5_0",
+    "Q5_1": "Q5_1",
+    "Q8_0": "Q8_0",
+    "Q4_K_S": "Q4_K",
+    "Q4_K_M": "Q4_K",
+    "Q5_K_S": "Q5_K",
+    "Q5_K_M": "Q5_K",
+    "Q6_K": "Q6_K",
+}
+PRESETS = tuple(BASE_TYPES)
+FALLBACKS = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+LAYERS_OF_70B = 80
+
+Choice = tuple[str, str]  # type, reason
+
+
+def ggml_types(facts: ModelFacts, preset: str) -> dict[str, Choice]:
+    """Hugging Face name → (ggml type, reason) for every tensor. Raises `UnsupportedError` on an unknown preset."""
+    if preset not in BASE_TYPES:
+        raise UnsupportedError(f"GGUF type `{preset}` is not supported", hint=did_you_mean(preset, [*PRESETS]))
+    base = BASE_TYPES[preset]
+    chosen = {}
+    for tensor in facts.tensors:
+        if len(tensor.shape) < 2:
+            chosen[tensor.name] = ("F32", "vectors stay F32")
+        elif base in GGML_FLOATS:
+            chosen[tensor.name] = (base, f"{preset}: no quantization")
+        else:
+            chosen[tensor.name] = _fill_rows(_by_rule(facts, tensor.name, preset, base), tensor.shape[-1])
+    return chosen
+
+
+def _by_rule(facts: ModelFacts, name: str, preset: str, base: str) -> Choice:
+    """Type before the row rule."""
+    if name == HEAD or (facts.tied and name == EMBEDDING):
+        what = "the output head" if name == HEAD else "the embedding is also the output head"
+        return ("Q8_0" if base == "Q8_0" else "Q6_K"), f"{preset}: {what}"
+    layer = layer_of(name)
+    if layer is not None and name.endswith("v_proj.weight"):
+        return _value_rule(facts, layer, preset, base)
+    if layer is not None and name.endswith("down_proj.weight"):
+        return _down_rule(facts, layer, preset, base)
+    return base, f"{preset}: base type"
+
+
+def _value_rule(facts: ModelFacts, layer: int, preset: str, base: str) -> Choice:
+    """attn_v: small and sensitive."""
+    if preset in ("Q4_K_M", "Q5_K_M") and more_bits(layer, facts.layers):
+        return "Q6_K", f"{preset}: value projection of layer {layer} gets more bits"
+    if preset == "Q4_K_S" and layer < 4:
+        return "Q5_K", f"{preset}: value projections of the first 4 layers"
+    if base == "Q4_K" and _is_70b(facts):
+        return "Q5_K", f"{preset}: value projections of a 70B model are 8 times smaller than its query projections"
+    return base, f"{preset}: base type"
+
+
+def _down_rule(facts: ModelFacts, layer: int, preset: str, base: str) -> Choice:
+    """ffn_down: its inputs have the widest range of the block."""
+    first_eighth = layer < facts.layers // 8
+    if preset in ("Q4_K_M", "Q5_K_M") and more_bits(layer, facts.layers):
+        return "Q6_K", f"{preset}: down projection of layer {layer} gets more bits"
+    if preset == "Q4_K_S" and first_eighth:
+        return "Q5_K", f"{preset}: down projections of the first eighth of the layers"
+    if preset in ("Q4_0", "Q5_0") and first_eighth:
+        kind = {"Q4_0": "Q4_1", "Q5_0": "Q5_1"}[preset]
+        return kind, f"{preset}: down projections of the first eighth of the layers, given importances"
+    return base, f"{preset}: base type"
+
+
+def more_bits(layer: int, layers: int) -> bool:
+    """llama.cpp's `use_more_bits`: the first and last eighth of the layers, and every third between."""
+    eighth = layers // 8
+    return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
+
+
+def _is_70b(facts: ModelFacts) -> bool:
+    """llama.cpp's LLM_TYPE_70B, which it infers from the number of layers alone in some architectures."""
+    architecture = FAMILIES[facts.family].gguf_architecture
+    grouped = facts.heads != facts.kv_heads
+    return facts.layers == LAYERS_OF_70B and (architecture == "qwen2" or (architecture == "llama" and grouped))
+
+
+def _fill_rows(choice: Choice, columns: int) -> Choice:
+    """A type whose blocks divide the row: the chosen one, its 32-wide substitute, or F16."""
+    kind, reason = choice
+    elements = GGML_BLOCKS[kind][0]
+    if columns % elements == 0:
+        return choice
+    other = FALLBACKS.get(kind, kind)
+    if columns % GGML_BLOCKS[other][0]:
+        other = "F16"
+    return other, f"{reason}; {columns} inputs do not fill blocks of {elements}: {kind} → {other}"

@@ -16,7 +16,7 @@ from typing import Any
 
 from bitwright.core.errors import InputError, UnsupportedError
 from bitwright.core.plan import ModelFacts, TensorFacts
-from bitwright.facts.checkpoint import CONFIG, read_checkpoint
+from bitwright.facts.checkpoint import CONFIG, Checkpoint, read_checkpoint
 from bitwright.facts.families import EMBEDDING, FAMILIES, FINAL_NORM, HEAD, Family, family_of
 
 FLOAT_DTYPES = ("F32", "F16", "BF16")
@@ -29,7 +29,11 @@ DEFAULT_ROPE_THETA = 10000.0
 
 def model_facts(folder: Path) -> ModelFacts:
     """Read and check a checkpoint. Raises `InputError` on damage, `UnsupportedError` on a model that is not served."""
-    checkpoint = read_checkpoint(folder)
+    return facts_of(folder, read_checkpoint(folder))
+
+
+def facts_of(folder: Path, checkpoint: Checkpoint) -> ModelFacts:
+    """The facts of a checkpoint that was read from `folder`; a decoded artifact presents itself as one. Same errors."""
     config, where = checkpoint.config, folder / CONFIG
     family = _family(config, where)
     heads = _count(config, "num_attention_heads", where)

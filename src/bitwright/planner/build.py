@@ -1,0 +1,174 @@
+"""`make_plan`: facts, a device and a request become the one document that everything after obeys.
+
+Not here: the parts: what was asked (request.py), what is preferred (decide.py), tensors, memory, file sizes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from bitwright.core.errors import EnvironmentFault, UsageError
+from bitwright.core.plan import CalibrationPlan, DeviceFacts, Memory, Method, ModelFacts, Plan, Reason, TensorPlan
+from bitwright.core.schemes import GGML_FLOATS, GgmlScheme
+from bitwright.core.units import format_bytes
+from bitwright.planner.decide import Candidate, Decision, decide
+from bitwright.planner.file_size import gguf_file_bytes, safetensors_file_bytes
+from bitwright.planner.memory import VLLM, fits, overhead_interval, serving_memory
+from bitwright.planner.request import Request, check_request
+from bitwright.planner.tensors import bits_per_weight, gguf_tensors, integer_tensors
+
+SMALL_MODEL = 10**9
+FEW_BITS = 6.0
+FIT_SOURCE = "decision framework handbook, step 1"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Sized:
+    candidate: Candidate
+    tensors: tuple[TensorPlan, ...]
+    memory: Memory
+
+
+def make_plan(
+    facts: ModelFacts,
+    device: DeviceFacts,
+    *,
+    use_case: str,
+    format: str | None = None,
+    type: str | None = None,
+    method: str | None = None,
+    bits: int | None = None,
+    group_size: int | None = 128,
+    symmetric: bool = True,
+    calibration: CalibrationPlan | None = None,
+    context: int = 4096,
+) -> Plan:
+    """Decide and size everything.
+
+    `bits`, `group_size` (`None`: one scale per channel) and `symmetric` concern compressed-tensors; `bits=None` is 4
+    when the format was named, and the use case's choice otherwise. A context longer than the model's is cut to it.
+    Raises `UsageError` on a request that cannot be, `UnsupportedError` on one that this version does not serve, and
+    `EnvironmentFault` when nothing that may be chosen fits in memory.
+    """
+    if context < 1:
+        raise UsageError(f"a context of {context} tokens is too short", hint="use --context 4096")
+    request = check_request(
+        use_case=use_case, format=format, type=type, method=method, bits=bits, group_size=group_size,
+        symmetric=symmetric,
+    )  # fmt: skip
+    decision = decide(facts, device, request)
+    context = min(context, facts.context)
+    chosen, fit = _first_that_fits(facts, device, decision, context)
+    how, how_reason = _method(chosen, request)
+    return Plan(
+        model=facts,
+        device=device,
+        use_case=request.use_case,
+        format=chosen.candidate.format,
+        type=chosen.candidate.label,
+        method=how,
+        engine=chosen.candidate.engine,
+        launch=_launch(chosen.candidate, device, context),
+        calibration=calibration or CalibrationPlan(),
+        tensors=chosen.tensors,
+        file_bytes=_file_bytes(facts, chosen),
+        bits_per_weight=bits_per_weight(chosen.tensors),
+        memory=chosen.memory,
+        reasons=(*decision.reasons, *_fallback_reasons(chosen), how_reason, *fit),
+        warnings=(*decision.warnings, *_warnings(facts, device, chosen)),
+    )
+
+
+def _first_that_fits(
+    facts: ModelFacts, device: DeviceFacts, decision: Decision, context: int
+) -> tuple[_Sized, tuple[Reason, ...]]:
+    """The first candidate that fits, and the reason that says so; a named candidate in any case."""
+    for candidate in decision.candidates:
+        sized = _sized(facts, device, candidate, context)
+        if decision.named or fits(sized.memory):
+            break
+    else:
+        raise EnvironmentFault(
+            f"{sized.candidate.label} needs {format_bytes(sized.memory.total)} at a context of {context} tokens, "
+            f"{device.name} has {format_bytes(sized.memory.available)} for it",
+            hint="use a smaller --context, a smaller model, or another --target",
+        )
+    memory = sized.memory
+    low, high = overhead_interval(facts, device, engine=sized.candidate.engine)
+    because = (
+        f"{format_bytes(memory.weights)} of weights, {format_bytes(memory.kv_cache)} of keys and values at "
+        f"{context} tokens and {format_bytes(low)} to {format_bytes(high)} of overhead, of "
+        f"{format_bytes(memory.available)}"
+    )
+    first = decision.candidates[0]
+    if sized.candidate is not first:
+        because = f"{first.label} does not fit; {because}"
+    return sized, (Reason(choice=f"{sized.candidate.label} in memory", because=because, source=FIT_SOURCE),)
+
+
+def _sized(facts: ModelFacts, device: DeviceFacts, candidate: Candidate, context: int) -> _Sized:
+    if candidate.preset is not None:
+        tensors = gguf_tensors(facts, candidate.preset)
+    else:
+        assert candidate.integers is not None
+        tensors = integer_tensors(facts, candidate.integers)
+    memory = serving_memory(facts, tensors, device, engine=candidate.engine, context=context)
+    return _Sized(candidate=candidate, tensors=tensors, memory=memory)
+
+
+def _method(chosen: _Sized, request: Request) -> tuple[Method, Reason]:
+    """GPTQ unless something else was asked for, or there is nothing to round."""
+    if chosen.candidate.preset in GGML_FLOATS:
+        because = "values are cast; there are no codes to choose"
+        return "rtn", Reason(choice="no quantization", because=because, source="the type")
+    if request.method is not None:
+        return request.method, Reason(choice=request.method, because="it was asked for", source="the request")
+    because = "errors of each column are fed back into the next ones, at equal bytes and without a slower kernel"
+    source = "Frantar et al. 2022, arXiv:2210.17323; decision framework handbook, step 4"
+    return "gptq", Reason(choice="gptq", because=because, source=source)
+
+
+def _launch(candidate: Candidate, device: DeviceFacts, context: int) -> tuple[str, ...]:
+    if candidate.engine != VLLM:
+        return ("bitwright", "serve", "{artifact}")
+    line = ("vllm", "serve", "{artifact}", "--max-model-len", str(context))
+    return line if device.count == 1 else (*line, "--tensor-parallel-size", str(device.count))
+
+
+def _file_bytes(facts: ModelFacts, chosen: _Sized) -> int:
+    if chosen.candidate.preset is not None:
+        return gguf_file_bytes(facts, chosen.tensors)
+    return safetensors_file_bytes(chosen.tensors)
+
+
+def _fallback_reasons(chosen: _Sized) -> tuple[Reason, ...]:
+    """One line for all rows that do not fill whole blocks."""
+    count = sum("do not fill blocks" in tensor.reason for tensor in chosen.tensors)
+    if not count:
+        return ()
+    matrices = sum(isinstance(t.scheme, GgmlScheme) and len(t.shape) > 1 for t in chosen.tensors)
+    because = f"the rows of {count} of {matrices} matrices do not fill blocks of {chosen.candidate.label}"
+    source = "llama.cpp src/llama-quant.cpp, tensor_type_fallback"
+    return (Reason(choice="substitute types", because=because, source=source),)
+
+
+def _warnings(facts: ModelFacts, device: DeviceFacts, chosen: _Sized) -> tuple[str, ...]:
+    """What a person should know before an hour of work."""
+    found = []
+    candidate, memory = chosen.candidate, chosen.memory
+    if not fits(memory):
+        found.append(
+            f"{candidate.label} needs {format_bytes(memory.total)} to be served, "
+            f"{device.name} has {format_bytes(memory.available)} for it"
+        )
+    if candidate.engine == VLLM and device.kind == "cpu":
+        found.append(f"{device.name} is no GPU: vLLM's integer kernels for processors need AVX-512")
+    integers = candidate.integers
+    if integers is not None and integers.bits == 8 and not integers.symmetric:
+        found.append("asymmetric 8-bit weights have no Marlin kernel in vLLM: expect slow serving")
+    if facts.parameters < SMALL_MODEL and bits_per_weight(chosen.tensors) < FEW_BITS:
+        found.append(
+            f"models under a billion parameters lose more at few bits ({facts.parameters / 1e6:.0f} million here): "
+            "look at the verdict, and at Q6_K or 8 bits when it fails"
+        )
+    return tuple(found)

@@ -1,0 +1,92 @@
+"""What a person asked for, checked, before anything is decided. `None` means: decide for me.
+
+Not here: the decisions (decide.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import cast, get_args
+
+from bitwright.core.errors import UnsupportedError, UsageError, did_you_mean
+from bitwright.core.plan import USE_CASES, ArtifactFormat, Method, UseCase
+from bitwright.core.schemes import IntScheme
+from bitwright.facts.gguf_mixtures import PRESETS
+
+FORMATS: tuple[str, ...] = get_args(ArtifactFormat)
+METHODS: tuple[str, ...] = get_args(Method)
+DEFAULT_BITS = 4
+_LABEL = re.compile(r"W(\d+)A16(?: (?:g(\d+)|(channel)) (sym|asym))?")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A checked request. `preset` and `integers` are set when the person named the type."""
+
+    use_case: UseCase
+    format: ArtifactFormat | None
+    preset: str | None
+    integers: IntScheme | None
+    method: Method | None
+    group_size: int | None
+    symmetric: bool
+
+
+def check_request(
+    *,
+    use_case: str,
+    format: str | None,
+    type: str | None,
+    method: str | None,
+    bits: int | None,
+    group_size: int | None,
+    symmetric: bool,
+) -> Request:
+    """Check words against words: raises `UsageError` or `UnsupportedError` for an unknown or contradictory one."""
+    _known("use case", use_case, list(USE_CASES))
+    if format is not None:
+        _known("format", format, list(FORMATS))
+    if method is not None:
+        _known("method", method, list(METHODS))
+    label = _LABEL.fullmatch(type) if type is not None else None
+    preset = type if type is not None and label is None else None
+    if preset is not None and format == "compressed-tensors":
+        raise UsageError(
+            f"`{preset}` is no compressed-tensors type", hint="use --bits and --group-size, or --format gguf"
+        )
+    if preset is not None and preset not in PRESETS:
+        raise UnsupportedError(
+            f"type `{preset}` is not supported", hint=did_you_mean(preset, [*PRESETS, "W4A16", "W8A16"])
+        )
+    if label is not None and format == "gguf":
+        raise UsageError(f"`{type}` is no GGUF type", hint=f"known: {', '.join(PRESETS)}")
+    integers = None
+    if label is not None:
+        integers = _labelled(label, group_size, symmetric)
+    elif format == "compressed-tensors":
+        integers = IntScheme(bits=bits or DEFAULT_BITS, group_size=group_size, symmetric=symmetric)
+    decided = "gguf" if preset is not None else "compressed-tensors" if integers is not None else format
+    return Request(
+        use_case=cast(UseCase, use_case),
+        format=cast("ArtifactFormat | None", decided),
+        preset=preset,
+        integers=integers,
+        method=cast("Method | None", method),
+        group_size=group_size,
+        symmetric=symmetric,
+    )
+
+
+def _labelled(label: re.Match[str], group_size: int | None, symmetric: bool) -> IntScheme:
+    """`W4A16` takes group and symmetry from the flags, `W4A16 g128 sym` names them."""
+    bits, group, channel, sign = label.groups()
+    if sign is not None:
+        group_size = None if channel else int(group)
+        symmetric = sign == "sym"
+    return IntScheme(bits=int(bits), group_size=group_size, symmetric=symmetric)
+
+
+def _known(what: str, name: str, names: list[str]) -> None:
+    if name not in names:
+        raise UsageError(f"unknown {what} `{name}`", hint=did_you_mean(name, names))

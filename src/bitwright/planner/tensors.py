@@ -1,0 +1,83 @@
+"""What becomes of every tensor under one candidate: a GGUF preset or an integer scheme. Sizes are exact.
+
+Not here: which candidate is taken (decide.py).
+"""
+
+from __future__ import annotations
+
+import math
+
+from bitwright.core.errors import UsageError
+from bitwright.core.plan import ModelFacts, TensorFacts, TensorPlan
+from bitwright.core.schemes import GROUP_SIZES, FloatDtype, FloatScheme, GgmlScheme, IntScheme, WeightScheme
+from bitwright.facts.families import FAMILIES, gguf_name, is_block_linear
+from bitwright.facts.gguf_mixtures import ggml_types
+
+FLOATS: dict[str, FloatDtype] = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
+
+
+def gguf_tensors(facts: ModelFacts, preset: str) -> tuple[TensorPlan, ...]:
+    """Every tensor under a preset, in the order of the forward pass. Raises `UnsupportedError` on an unknown preset."""
+    types = ggml_types(facts, preset)
+    planned = []
+    for tensor in in_order(facts):
+        kind, reason = types[tensor.name]
+        planned.append(_planned(tensor, gguf_name(tensor.name), GgmlScheme(type=kind), reason))
+    return tuple(planned)
+
+
+def integer_tensors(facts: ModelFacts, scheme: IntScheme) -> tuple[TensorPlan, ...]:
+    """Linears of blocks as integers, the rest in the checkpoint's dtype, in the order of the forward pass.
+
+    Raises `UsageError` when the group size does not divide the inputs of some linear.
+    """
+    planned = []
+    for tensor in in_order(facts):
+        if not is_block_linear(tensor.name):
+            reason = "embeddings, norms, biases and the head keep the checkpoint's dtype"
+            planned.append(_planned(tensor, tensor.name, FloatScheme(dtype=FLOATS[tensor.dtype]), reason))
+            continue
+        check_groups(facts, tensor, scheme.group_size)
+        reason = f"linear inside a block: {scheme.label}"
+        planned.append(_planned(tensor, tensor.name, scheme, reason))
+    return tuple(planned)
+
+
+def in_order(facts: ModelFacts) -> list[TensorFacts]:
+    """The tensors in the order of the forward pass, whatever their order in the files."""
+    found = {tensor.name: tensor for tensor in facts.tensors}
+    return [found[name] for name in FAMILIES[facts.family].all_tensors(facts.layers, tied=facts.tied)]
+
+
+def fitting_group_sizes(facts: ModelFacts) -> list[int]:
+    """Group sizes, largest first, that divide the inputs of every linear."""
+    inputs = {tensor.shape[1] for tensor in facts.tensors if is_block_linear(tensor.name)}
+    return [size for size in sorted(GROUP_SIZES, reverse=True) if all(count % size == 0 for count in inputs)]
+
+
+def check_groups(facts: ModelFacts, tensor: TensorFacts, group_size: int | None) -> None:
+    """Refuse a group size that would leave a part of a group at the end of a row."""
+    if group_size is None or tensor.shape[1] % group_size == 0:
+        return
+    sizes = [f"--group-size {size}" for size in fitting_group_sizes(facts)]
+    raise UsageError(
+        f"group size {group_size} does not divide the {tensor.shape[1]} inputs of `{tensor.name}`",
+        hint=f"use {' or '.join([*sizes, '--group-size channel'])}",
+    )
+
+
+def bits_per_weight(tensors: tuple[TensorPlan, ...]) -> float:
+    """Stored bits per parameter, over all tensors."""
+    return 8 * sum(tensor.bytes for tensor in tensors) / sum(math.prod(tensor.shape) for tensor in tensors)
+
+
+def _planned(tensor: TensorFacts, stored_name: str, scheme: WeightScheme, reason: str) -> TensorPlan:
+    rows, columns = math.prod(tensor.shape[:-1]), tensor.shape[-1]
+    return TensorPlan(
+        name=tensor.name,
+        stored_name=stored_name,
+        shape=tensor.shape,
+        scheme=scheme,
+        bytes=scheme.bytes_for(rows, columns),
+        reason=reason,
+    )

@@ -18,7 +18,6 @@ from bitwright.planner.request import Request, check_request
 from bitwright.planner.tensors import bits_per_weight, gguf_tensors, integer_tensors
 
 SMALL_MODEL = 10**9
-FEW_BITS = 6.0
 FIT_SOURCE = "decision framework handbook, step 1"
 
 
@@ -166,7 +165,7 @@ def _warnings(facts: ModelFacts, device: DeviceFacts, chosen: _Sized) -> tuple[s
     integers = candidate.integers
     if integers is not None and integers.bits == 8 and not integers.symmetric:
         found.append("asymmetric 8-bit weights have no Marlin kernel in vLLM: expect slow serving")
-    if facts.parameters < SMALL_MODEL and bits_per_weight(chosen.tensors) < FEW_BITS:
+    if facts.parameters < SMALL_MODEL and candidate.few_bits:
         found.append(
             f"models under a billion parameters lose more at few bits ({facts.parameters / 1e6:.0f} million here): "
             "look at the verdict, and at Q6_K or 8 bits when it fails"

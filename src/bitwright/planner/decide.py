@@ -43,6 +43,13 @@ class Candidate:
         return LLAMA_CPP if self.preset is not None else VLLM
 
     @property
+    def few_bits(self) -> bool:
+        """Whether most weights take 4 or 5 bits."""
+        if self.preset is not None:
+            return self.preset.startswith(("Q4", "Q5"))
+        return self.integers is not None and self.integers.bits < 8
+
+    @property
     def label(self) -> str:
         if self.preset is not None:
             return self.preset

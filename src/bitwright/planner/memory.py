@@ -3,7 +3,7 @@
     kv_cache = 2 · layers · key-value heads · head_dim · 2 bytes · context, for one request at full length
 Overhead is what engines add: vLLM 1 to 2 GB per device (contexts, graphs, activations); llama.cpp little more than the
 logits of one micro-batch in float32. The fit is judged at the upper end, and nine tenths of a device's memory count as
-available: the share that vLLM takes by default, and about what an operating system leaves.
+available: a little less than vLLM takes by default (0.92), and about what an operating system leaves.
 
 Not here: which candidate is taken when one does not fit (decide.py).
 Sources: decision framework handbook, step 1; vLLM 0.32 CacheConfig.gpu_memory_utilization; llama.cpp default n_ubatch.

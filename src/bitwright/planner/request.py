@@ -11,12 +11,13 @@ from typing import cast, get_args
 
 from bitwright.core.errors import UnsupportedError, UsageError, did_you_mean
 from bitwright.core.plan import USE_CASES, ArtifactFormat, Method, UseCase
-from bitwright.core.schemes import IntScheme
+from bitwright.core.schemes import INT_BITS, IntScheme
 from bitwright.facts.gguf_mixtures import PRESETS
 
 FORMATS: tuple[str, ...] = get_args(ArtifactFormat)
 METHODS: tuple[str, ...] = get_args(Method)
 DEFAULT_BITS = 4
+INTEGER_TYPES = tuple(f"W{bits}A16" for bits in INT_BITS)
 _LABEL = re.compile(r"W(\d+)A16(?: (?:g(\d+)|(channel)) (sym|asym))?")
 
 
@@ -57,7 +58,7 @@ def check_request(
         )
     if preset is not None and preset not in PRESETS:
         raise UnsupportedError(
-            f"type `{preset}` is not supported", hint=did_you_mean(preset, [*PRESETS, "W4A16", "W8A16"])
+            f"type `{preset}` is not supported", hint=did_you_mean(preset, [*PRESETS, *INTEGER_TYPES])
         )
     if label is not None and format == "gguf":
         raise UsageError(f"`{type}` is no GGUF type", hint=f"known: {', '.join(PRESETS)}")

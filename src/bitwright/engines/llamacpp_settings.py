@@ -1,0 +1,22 @@
+"""What llamacpp.py tells its worker, and how the worker says that llama.cpp refused."""
+
+from __future__ import annotations
+
+from bitwright.core.documents import Record
+
+API_KEY_VARIABLE = "BITWRIGHT_API_KEY"  # not among the settings: they are an argument, and `ps` shows arguments
+LOAD_FAILED = 65  # exit code; EX_DATAERR of sysexits.h
+
+
+class WorkerSettings(Record, frozen=True, kw_only=True):
+    """Settings of one llama.cpp server. `context` is in tokens, shared by `parallel` requests."""
+
+    model: str
+    alias: str  # the model's name for clients
+    host: str
+    port: int
+    context: int
+    threads: int | None
+    gpu_layers: int
+    parallel: int
+    verbose: bool

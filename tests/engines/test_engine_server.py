@@ -57,6 +57,13 @@ def test_it_waits_until_healthy_and_stops(fake_engine: Fake) -> None:
     server.stop()
 
 
+def test_a_started_server_is_a_context_manager_too(fake_engine: Fake) -> None:
+    with fake_server(fake_engine()).start() as server:
+        assert httpx.get(server.url + "/health", trust_env=False).status_code == 200
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(server.url + "/health", trust_env=False)
+
+
 def test_an_engine_that_dies_while_loading_is_explained(fake_engine: Fake) -> None:
     server = fake_server(fake_engine(die=65, last_words="bad file"))
     with pytest.raises(InputError, match="bad file"):

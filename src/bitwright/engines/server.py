@@ -23,7 +23,7 @@ WATCH_SECONDS = 0.2
 
 
 class EngineServer(abc.ABC):
-    """An OpenAI-compatible server of one artifact, in a child process. Also a context manager.
+    """An OpenAI-compatible server of one artifact, in a child process. Also a context manager, started or not.
 
     `port` 0 picks a free port; `url` tells it after `start`. `context` is the longest sequence in tokens. The engine's
     output goes to `log` (default: a temporary file that is removed after a clean stop), or to standard error if
@@ -157,7 +157,7 @@ class EngineServer(abc.ABC):
             self._process.discard_log()
 
     def __enter__(self) -> Self:
-        return self.start()
+        return self if self._process is not None else self.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -15,14 +15,19 @@ from bitwright.core.records import ArtifactFile, ValidationRecord
 from bitwright.evaluation import score as scoring
 from bitwright.evaluation.summary import SUMMARY_BYTES, model_card_section, summary
 from bitwright.evaluation.validate import validate
-from bitwright.evaluation.verdict import Limits
-
-LOOSE = Limits(perplexity_delta=1e6, kl_mean=100.0, source="test")
+from bitwright.facts.thresholds import Thresholds
 
 
-def run(reference, artifact, *texts, limits=LOOSE, **options):
+def limits(*, perplexity_delta: float, kl_mean: float) -> Thresholds:
+    return Thresholds(use_case="chat", perplexity_delta=perplexity_delta, kl_mean=kl_mean, source="test")
+
+
+LOOSE = limits(perplexity_delta=1e6, kl_mean=100.0)
+
+
+def run(reference, artifact, *texts, thresholds=LOOSE, **options):
     return validate(
-        reference, artifact, texts or (text(),), use_case="chat", limits=limits,
+        reference, artifact, texts or (text(),), thresholds=thresholds,
         decode=lambda ids: " ".join(f"t{i}" for i in ids), decoder="none 1.0",
         files=(ArtifactFile(name="a", bytes=10, sha256="s"), ArtifactFile(name="b", bytes=5, sha256="t")),
         command="bitwright validate a", **options,
@@ -72,7 +77,7 @@ def test_figures_equal_those_of_whole_models_in_float64(model, shaken):
 
 
 def test_a_model_against_itself_is_exact(model):
-    record = run(source(model), source(model), limits=Limits(perplexity_delta=1e-9, kl_mean=1e-9, source="test"))
+    record = run(source(model), source(model), thresholds=limits(perplexity_delta=1e-9, kl_mean=1e-9))
     assert record.verdict == "PASS"
     assert record.texts[0].kl_max == 0
     assert record.texts[0].top1_agreement.low == 1
@@ -129,14 +134,9 @@ def test_every_text_is_gated_and_the_worst_gate_decides(model, shaken):
     assert [(gate.text, gate.measure) for gate in loose.gates] == [
         ("easy", "kl_mean"), ("easy", "perplexity_delta"), ("hard", "kl_mean"), ("hard", "perplexity_delta"),
     ]  # fmt: skip
-    assert (
-        run(source(model), shaken, easy, limits=Limits(perplexity_delta=1e6, kl_mean=1e-9, source="t")).verdict
-        == "FAIL"
-    )
+    assert run(source(model), shaken, easy, thresholds=limits(perplexity_delta=1e6, kl_mean=1e-9)).verdict == "FAIL"
     middle = loose.texts[0].kl_mean
-    at_limit = run(
-        source(model), shaken, easy, limits=Limits(perplexity_delta=1e6, kl_mean=middle.high * 0.999, source="t")
-    )
+    at_limit = run(source(model), shaken, easy, thresholds=limits(perplexity_delta=1e6, kl_mean=middle.high * 0.999))
     assert at_limit.verdict == "INCONCLUSIVE"
     assert any("windows would decide" in note for note in at_limit.notes)
 
@@ -208,8 +208,7 @@ def test_texts_that_cannot_be_scored_are_refused(model, texts, error, message):
             source(model),
             source(model),
             texts,
-            use_case="chat",
-            limits=LOOSE,
+            thresholds=LOOSE,
             decode=str,
             decoder="",
             files=(),

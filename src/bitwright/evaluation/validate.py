@@ -15,7 +15,6 @@ import torch
 
 from bitwright.calibration.corpora import TokenWindows
 from bitwright.core.errors import InputError, MismatchError, UsageError
-from bitwright.core.plan import UseCase
 from bitwright.core.protocols import SILENT, Progress, WeightSource
 from bitwright.core.provenance import provenance
 from bitwright.core.records import ArtifactFile, ValidationRecord, WorstToken
@@ -23,6 +22,7 @@ from bitwright.evaluation import verdict
 from bitwright.evaluation.lockstep import BlockWalker, walk_together
 from bitwright.evaluation.score import Scores, score, text_result
 from bitwright.evaluation.stats import MIN_WINDOWS
+from bitwright.facts.thresholds import Thresholds
 from bitwright.modeling.walk import Walker
 
 SAME = ("layers", "hidden", "intermediate", "heads", "kv_heads", "head_dim", "vocab")
@@ -38,8 +38,7 @@ def validate(
     artifact: WeightSource,
     texts: Sequence[TokenWindows],
     *,
-    use_case: UseCase,
-    limits: verdict.Limits,
+    thresholds: Thresholds,
     decode: Decode,
     decoder: str,
     files: Sequence[ArtifactFile],
@@ -70,10 +69,10 @@ def validate(
             results.append(result)
         if not part.sound.all():
             finite_gates.append(verdict.finite_gate(text.name, int((~part.sound).sum())))
-    gates = finite_gates + verdict.gates(results, limits)
+    gates = finite_gates + verdict.gates(results, thresholds)
     return ValidationRecord(
         verdict=verdict.overall(gates),
-        use_case=use_case,
+        use_case=thresholds.use_case,
         gates=tuple(gates),
         texts=tuple(results),
         layers=walked.layers,

@@ -3,28 +3,19 @@
 A gate passes when its whole 95 % interval lies below the limit and fails when it lies above; else the texts were too
 short to tell. So an artifact that in truth stands at the limit passes by luck in about one of forty validations.
 Every text is gated; the worst gate is the verdict.
-Not here: the limits themselves, which the caller brings with their source (facts).
+Not here: the thresholds themselves (facts).
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 from bitwright.core.records import Estimate, Gate, TextResult, Verdict
 from bitwright.evaluation.stats import windows_to_decide
+from bitwright.facts.thresholds import Thresholds
 
 ANOTHER_MODEL_NATS = 5.0  # 2-bit rounding to nearest stays near 1; beyond this the two models share little
 FEW_WINDOWS = 8  # Student's t needs 2.4 standard errors here, and skew of KL is not yet averaged out
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What the use case tolerates: perplexity points, and nats per token. `source` says who says so."""
-
-    perplexity_delta: float
-    kl_mean: float
-    source: str
 
 
 def judge(estimate: Estimate, limit: float) -> Verdict:
@@ -34,13 +25,13 @@ def judge(estimate: Estimate, limit: float) -> Verdict:
     return "FAIL" if estimate.low > limit else "INCONCLUSIVE"
 
 
-def gates(results: Sequence[TextResult], limits: Limits) -> list[Gate]:
+def gates(results: Sequence[TextResult], thresholds: Thresholds) -> list[Gate]:
     """Two gates for every text."""
     found = []
     for result in results:
         for measure in ("kl_mean", "perplexity_delta"):
             estimate: Estimate = getattr(result, measure)
-            limit: float = getattr(limits, measure)
+            limit: float = getattr(thresholds, measure)
             verdict = judge(estimate, limit)
             found.append(
                 Gate(
@@ -48,7 +39,7 @@ def gates(results: Sequence[TextResult], limits: Limits) -> list[Gate]:
                     limit=limit,
                     estimate=estimate,
                     verdict=verdict,
-                    source=limits.source,
+                    source=thresholds.source,
                     text=result.name,
                 )
             )
@@ -92,7 +83,8 @@ def notes(results: Sequence[TextResult], all_gates: Sequence[Gate]) -> list[str]
                 if needed
                 else "it lies on the limit, more text will not decide it"
             )
-            found.append(f"{gate.text}: {gate.measure} is too uncertain with {windows[gate.text]} windows; {cure}")
+            measure = gate.measure.replace("_", " ")
+            found.append(f"{gate.text}: {measure} is too uncertain with {windows[gate.text]} windows; {cure}")
     for result in results:
         if result.windows < FEW_WINDOWS:
             found.append(f"{result.name}: {result.windows} windows only; intervals from so few are rough")

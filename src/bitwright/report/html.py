@@ -1,0 +1,206 @@
+"""The report: one HTML file for people who were not there.
+
+The verdict and its sentence come first, then the figures it rests on, then everything that lets a sceptic check it.
+The file stands alone: style and charts are inline, there is no script, and a content security policy forbids every
+request. Everything that comes from a record is escaped: names of files and tokens of texts are not ours.
+Not here: the charts (charts.py, figures.py), the wording of sections (template.html.j2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from bitwright.core.plan import Plan
+from bitwright.core.records import (
+    Estimate,
+    Gate,
+    Provenance,
+    QuantRecord,
+    SpeedPoint,
+    SpeedRecord,
+    TensorRecord,
+    ValidationRecord,
+)
+from bitwright.core.units import format_bytes, format_seconds
+from bitwright.report import figures
+
+MEASURES = {
+    "kl_mean": "mean KL (nats per token)",
+    "perplexity_delta": "change of perplexity",
+    "finite_logits": "windows without numbers",
+}
+WORDS = {"PASS": "good enough", "FAIL": "not good enough", "INCONCLUSIVE": "not settled"}
+VISIBLE = str.maketrans({"\n": "↵", "\t": "⇥", "\r": "␍"})
+
+
+def render(
+    plan: Plan,
+    quant: QuantRecord | None,
+    validation: ValidationRecord,
+    speed: SpeedRecord | None = None,
+    *,
+    others: Sequence[ValidationRecord] = (),
+) -> str:
+    """The whole page. `others` are validations of other artifacts of the same model, drawn beside this one."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        size=format_bytes, duration=format_seconds, digits=digits, span=span, visible=visible, percent=percent
+    )
+    return environment.get_template("template.html.j2").render(
+        plan=plan,
+        quant=quant,
+        validation=validation,
+        speed=speed,
+        title=_name(validation.artifact),
+        word=WORDS[validation.verdict],
+        sentence=verdict_sentence(validation),
+        cards=_cards(plan, validation, speed),
+        measures=MEASURES,
+        figures=figures,
+        others=others,
+        kinds=_kinds(quant.tensors) if quant else [],
+        fallbacks=_fallbacks(quant.tensors) if quant else [],
+        makers=_makers(quant, validation, speed),
+    )
+
+
+def verdict_sentence(validation: ValidationRecord) -> str:
+    """The verdict as one plain sentence."""
+    name, use = _name(validation.artifact), validation.use_case
+    if validation.verdict == "PASS":
+        worst = max(validation.texts, key=lambda text: text.kl_mean.value)
+        return (
+            f"{name} predicts nearly as its original does: on every text it stays within what {use} tolerates, "
+            f"with an average departure of {digits(worst.kl_mean.value)} nats per token."
+        )
+    blamed = [gate for gate in validation.gates if gate.verdict == validation.verdict]
+    listing = "; ".join(_blame(gate) for gate in blamed[:3])
+    if validation.verdict == "FAIL":
+        return f"{name} departs from its original by more than {use} tolerates: {listing}."
+    return f"There was too little text to tell whether {name} is good enough for {use}: {listing}."
+
+
+def digits(value: float) -> str:
+    """Three significant digits below one and four above, without powers of ten for everyday sizes."""
+    if value and (abs(value) < 1e-4 or abs(value) >= 1e5):
+        return f"{value:.2e}"
+    return f"{value:.3g}" if abs(value) < 1 else f"{value:.4g}"
+
+
+def span(estimate: Estimate) -> str:
+    """`0.0774 (0.0701 to 0.0846)`."""
+    return f"{digits(estimate.value)} ({digits(estimate.low)} to {digits(estimate.high)})"
+
+
+def percent(value: float) -> str:
+    """`0.842` → `84.2 %`."""
+    return f"{100 * value:.1f} %"
+
+
+def visible(text: str) -> str:
+    """Line breaks and tabs as signs, and a mark for a token that is a space or nothing."""
+    return text.translate(VISIBLE).replace(" ", "\u00a0" if not text.strip() else " ") or "∅"
+
+
+def _blame(gate: Gate) -> str:
+    if gate.measure == "finite_logits":
+        return f"{gate.estimate.value:.0f} windows of {gate.text} gave no numbers at all"
+    measure = MEASURES.get(gate.measure, gate.measure)
+    return f"{measure} on {gate.text} is {span(gate.estimate)}, the limit is {gate.limit:g}"
+
+
+def _cards(plan: Plan, validation: ValidationRecord, speed: SpeedRecord | None) -> list[tuple[str, str, str]]:
+    """(label, figure, small print) of the figures that belong beside the verdict."""
+    share = validation.artifact_bytes / plan.model.bytes if plan.model.bytes else 0.0
+    cards = [
+        (
+            "Size",
+            format_bytes(validation.artifact_bytes),
+            f"{percent(share)} of {format_bytes(plan.model.bytes)}, {plan.type}",
+        )
+    ]
+    if validation.texts:
+        text = max(validation.texts, key=lambda text: text.kl_mean.value)
+        limit = next((gate.limit for gate in validation.gates if gate.measure == "kl_mean"), None)
+        held = f", limit {limit:g}" if limit is not None else ""
+        where = f", on {text.name}" if len(validation.texts) > 1 else ""
+        cards += [
+            (
+                "Mean KL",
+                digits(text.kl_mean.value),
+                f"{digits(text.kl_mean.low)} to {digits(text.kl_mean.high)}{held}{where}",
+            ),
+            (
+                "Perplexity",
+                f"{text.perplexity_reference.value:.2f} → {text.perplexity_artifact.value:.2f}",
+                f"change {text.perplexity_delta.low:+.2f} to {text.perplexity_delta.high:+.2f}",
+            ),
+            ("Same top token", percent(text.top1_agreement.value), "of predictions pick the same next token"),
+        ]
+    if speed and len(speed.points) > 1:
+        small, large = _ends(speed.points)
+        cards.append(
+            (
+                "Writing speed",
+                f"{small.decode_tokens_s / large.decode_tokens_s:.2f}×",
+                f"{digits(small.decode_tokens_s)} against {digits(large.decode_tokens_s)} tokens/s of {large.name}",
+            )
+        )
+    return cards
+
+
+def _ends(points: Sequence[SpeedPoint]) -> tuple[SpeedPoint, SpeedPoint]:
+    """The smallest file, which is the artifact, and the largest, which is the float one."""
+    return min(points, key=lambda point: point.bytes), max(points, key=lambda point: point.bytes)
+
+
+def _kinds(tensors: Iterable[TensorRecord]) -> list[dict[str, Any]]:
+    """What was done, by scheme and method, largest first."""
+    groups: dict[tuple[str, str], list[TensorRecord]] = {}
+    for tensor in tensors:
+        groups.setdefault((tensor.scheme, tensor.method), []).append(tensor)
+    rows = []
+    for (scheme, method), members in groups.items():
+        errors = [tensor.output_error for tensor in members if tensor.output_error is not None]
+        rows.append(
+            {
+                "scheme": scheme,
+                "method": method,
+                "count": len(members),
+                "bytes": sum(tensor.bytes for tensor in members),
+                "weight_error": sum(tensor.weight_error for tensor in members) / len(members),
+                "worst": max(errors) if errors else None,
+            }
+        )
+    return sorted(rows, key=lambda row: -row["bytes"])
+
+
+def _fallbacks(tensors: Iterable[TensorRecord]) -> list[tuple[str, list[str]]]:
+    """Each distinct note with the tensors that carry it."""
+    notes: dict[str, list[str]] = {}
+    for tensor in tensors:
+        for note in tensor.notes:
+            notes.setdefault(note, []).append(tensor.name)
+    return list(notes.items())
+
+
+def _makers(
+    quant: QuantRecord | None, validation: ValidationRecord, speed: SpeedRecord | None
+) -> list[tuple[str, Provenance]]:
+    makers = [("quantize", quant.provenance)] if quant else []
+    makers.append(("validate", validation.provenance))
+    return [*makers, ("speed", speed.provenance)] if speed else makers
+
+
+def _name(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2] or path

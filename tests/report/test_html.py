@@ -1,0 +1,187 @@
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import msgspec
+import pytest
+import sample_records as sample
+
+from bitwright.core.records import Estimate, Gate, TensorRecord
+from bitwright.report.html import digits, render, verdict_sentence, visible
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{7*7}}"
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+SVG_EMPTY = {"line", "circle", "rect", "polyline", "path"}
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and collects what the page refers to and says."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.words = ""
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.words += " " + " ".join(data.split())
+
+
+def whole(verdict="PASS", **changes):
+    return render(sample.plan(), sample.quant(), sample.validation(verdict, **changes), sample.speed())
+
+
+@pytest.mark.parametrize("verdict", ["PASS", "FAIL", "INCONCLUSIVE"])
+def test_the_verdict_comes_first_with_its_reason(verdict):
+    page = Page(whole(verdict))
+    beginning = page.words[:900]
+    assert verdict in beginning
+    assert "138.7 MiB" in beginning
+    if verdict != "PASS":
+        assert "python-source" in verdict_sentence(sample.validation(verdict))
+        assert "limit is 0.1" in beginning
+
+
+def test_the_page_stands_alone():
+    html = whole()
+    page = Page(html)
+    assert "script" not in page.tags
+    assert not any(name.startswith("on") for name, _ in page.attributes)
+    references = [
+        value for name, value in page.attributes if name in ("src", "href", "srcset", "data", "action", "xlink:href")
+    ]
+    assert references == ["data:,"]
+    assert "default-src 'none'" in html
+    assert not re.search(r"url\(|@import|https?://", html)
+    assert len(html) < 500_000
+
+
+def test_every_figure_that_matters_is_there():
+    words = Page(whole()).words
+    for expected in (
+        "0.0452 (0.0407 to 0.0497)", "0.15 (0.07 to 0.23)", "23.51", "87.1 %", "2.54×", "31.8 % of 436.6 MiB",
+        "damping raised to 0.1: the Gram matrix was singular (2 tensors)", "the machine has 2 cores",
+        "Q4_K_M", "handbook 002, table 3", "there is no GPU on this machine", "gguf 0.19.0",
+        "model.layers.0.mlp.down_proj",
+        "bitwright validate out/wide-Q4_K_M.gguf", "bitwright serve {artifact}", "ab" * 32, "cd" * 32, "ef" * 32,
+        "Kullback", "year↵of", "torch 2.13.0",
+    ):  # fmt: skip
+        assert expected in words, expected
+
+
+def test_seven_charts_are_drawn():
+    html = whole()
+    assert html.count('<svg class="chart"') == 7
+    assert html.count('<svg class="gauge') == 4
+
+
+def test_hostile_names_and_tokens_stay_text():
+    token = sample.validation().worst[0]
+    evil_token = msgspec.structs.replace(
+        token, context=HOSTILE, reference_token=HOSTILE, artifact_token=HOSTILE, next_token=HOSTILE, text=HOSTILE
+    )
+    text = msgspec.structs.replace(sample.text(), name=HOSTILE)
+    gate = msgspec.structs.replace(sample.validation().gates[0], text=HOSTILE, source=HOSTILE)
+    record = sample.validation(
+        worst=(evil_token,), texts=(text, sample.text("b")), gates=(gate,), notes=(HOSTILE,), artifact=HOSTILE,
+        command=HOSTILE, decoder=HOSTILE, reference=HOSTILE,
+    )  # fmt: skip
+    tensor = TensorRecord(
+        name=f"model.layers.0.{HOSTILE}.weight", scheme=HOSTILE, method=HOSTILE, bytes=1, weight_error=0.1,
+        output_error=0.2, notes=(HOSTILE,),
+    )  # fmt: skip
+    quant = msgspec.structs.replace(sample.quant(), tensors=(tensor,))
+    points = tuple(msgspec.structs.replace(point, name=HOSTILE) for point in sample.speed().points)
+    speed = msgspec.structs.replace(sample.speed(), points=points, engine=HOSTILE)
+    html = render(sample.plan(type=HOSTILE, warnings=(HOSTILE,)), quant, record, speed, others=(record,))
+    page = Page(html)
+    assert "script" not in page.tags
+    assert "img" not in page.tags
+    assert not any(name.startswith("on") for name, _ in page.attributes)
+    assert page.words.count("<script>alert(1)</script>") > 15
+    assert "{{7*7}}" in page.words
+
+
+def test_a_page_without_quant_and_speed_says_so():
+    words = Page(render(sample.plan(), None, sample.validation(), None)).words
+    assert "Speed was not measured" in words
+    assert "without a record of how it was made" in words
+
+
+def test_an_artifact_without_numbers_has_a_page():
+    count = Estimate(value=12.0, low=12.0, high=12.0)
+    gate = Gate(measure="finite_logits", limit=0.0, estimate=count, verdict="FAIL", source="s", text="prose")
+    layer = msgspec.structs.replace(sample.validation().layers[3], activation_error=None, kl=None)
+    record = sample.validation("FAIL", texts=(), gates=(gate,), layers=(layer,), worst=())
+    words = Page(render(sample.plan(), sample.quant(), record, None)).words
+    assert "12 windows of prose gave no numbers at all" in words
+
+
+def test_other_artifacts_stand_beside_this_one():
+    other = sample.validation(artifact="out/wide-Q8_0.gguf", artifact_bytes=240_000_000)
+    assert "wide-Q8_0.gguf" in Page(render(sample.plan(), None, sample.validation(), None, others=(other,))).words
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (0.04523, "0.0452"), (23.514, "23.51"), (310.0, "310"), (4.3e-6, "4.30e-06"), (2.7e43, "2.70e+43")],
+)
+def test_digits(value, text):
+    assert digits(value) == text
+
+
+def test_invisible_tokens_are_shown():
+    assert visible("\n") == "↵"
+    assert visible("") == "∅"
+    assert visible("  ") == "\u00a0\u00a0"
+    assert visible("a b") == "a b"
+
+
+def open_in_browser(folder, html):
+    """Load the page in Chromium: its text, what it printed to the console, and which addresses it asked for.
+
+    The browser's own calls (updates, clock) have no origin in its log; those of a page do.
+    """
+    page, net_log = folder / "report.html", folder / "net.json"
+    page.write_text(html)
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-component-update"]
+    folders = [f"--user-data-dir={folder / 'profile'}", f"--log-net-log={net_log}"]
+    done = subprocess.run(
+        ["chromium", *flags, "--host-resolver-rules=MAP * ~NOTFOUND", *folders, "--enable-logging=stderr", "--dump-dom",
+         page.as_uri()], capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    starts = [line for line in net_log.read_text().splitlines() if '"initiator":"null"' in line]
+    return done.stdout, console, re.findall(r'"url":"(https?://[^"]*)"', "".join(starts))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_a_browser_opens_it_without_an_error_or_a_request(tmp_path):
+    text, console, requests = open_in_browser(tmp_path, whole())
+    assert "good enough for chat" in text
+    assert console == []
+    assert requests == []
+    loud = "<img src='http://127.0.0.1:9/x.png'><script>console.error('loud')</script>"
+    _, console, requests = open_in_browser(tmp_path, loud)
+    assert len(console) >= 1
+    assert requests == ["http://127.0.0.1:9/x.png"]

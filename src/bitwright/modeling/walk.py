@@ -43,6 +43,12 @@ class Walker:
     @torch.no_grad()
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """int64 [W, T] → float32 [W, T, H]. Raises `UsageError` when a window is longer than the model allows."""
+        table = self._source.load(EMBEDDING)
+        self.check_tokens(tokens, table.shape[0])
+        return nn.functional.embedding(tokens, table).float()
+
+    def check_tokens(self, tokens: torch.Tensor, vocabulary: int) -> None:
+        """Refuse windows that the model cannot attend over, and ids that it has no row for."""
         limit = self._config.max_position_embeddings
         window = getattr(self._config, "sliding_window", None)
         if window and getattr(self._config, "use_sliding_window", True):
@@ -52,10 +58,8 @@ class Walker:
                 f"windows of {tokens.shape[1]} tokens are longer than the {limit} positions the model attends to",
                 hint=f"use --length {limit} or less",
             )
-        table = self._source.load(EMBEDDING)
-        if int(tokens.max()) >= table.shape[0]:
-            raise InputError(f"token id {int(tokens.max())} is outside the vocabulary of {table.shape[0]}")
-        return nn.functional.embedding(tokens, table).float()
+        if int(tokens.max()) >= vocabulary:
+            raise InputError(f"token id {int(tokens.max())} is outside the vocabulary of {vocabulary}")
 
     def load_block(self, index: int) -> nn.Module:
         """Block `index`, filled with float32 weights. Raises `InputError` on absent or misshapen tensors."""

@@ -1,0 +1,161 @@
+"""The work directory of one quantization: what was asked, what is done, and the state to go on from.
+
+`OUT/.work` holds `job.json`, the calibration tokens, the hidden states behind the last finished unit, and the growing
+artifact. A unit is the embedding, one decoder block, or the head. It counts as done only after its bytes and the hidden
+states behind it are on disk and `job.json` has been replaced; a kill at any moment loses at most the unit in progress,
+and the same inputs give the same bytes again. Another plan, other text or another version is refused, never mixed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+
+from bitwright.calibration.corpora import TokenWindows, make_windows
+from bitwright.core.atomic import atomic_file
+from bitwright.core.documents import Document, Record, read_document, to_json, write_document
+from bitwright.core.errors import EnvironmentFault, InputError, MismatchError, from_os_error
+from bitwright.core.plan import Plan
+from bitwright.core.provenance import version
+from bitwright.core.records import TensorRecord
+
+WORK = ".work"
+JOB, TOKENS = "job.json", "tokens.npy"
+
+
+class UnitRecord(Record, frozen=True, kw_only=True):
+    """One finished unit."""
+
+    name: str
+    tensors: tuple[TensorRecord, ...]
+
+
+class JobState(Document, frozen=True, kw_only=True):
+    """`job.json`."""
+
+    schema: str = "bitwright.job/1"
+    identity: str
+    tokens_sha256: str
+    threads: int  # sums are taken in an order that depends on it, so a resumed run keeps it
+    done: tuple[UnitRecord, ...] = ()
+    seconds: float = 0.0
+
+
+class Job:
+    """The work directory, locked against a second process for as long as it is open."""
+
+    def __init__(self, out: Path, plan: Plan) -> None:
+        """Open or create. Raises `MismatchError` when another plan was begun there, `EnvironmentFault` when it is busy."""
+        self.folder = out / WORK
+        self._identity = identity(plan)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.folder / "lock", "w")  # noqa: SIM115 - held until close
+        except OSError as error:
+            raise from_os_error(error, self.folder) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise EnvironmentFault(f"another run is at work in `{out}`", hint="wait for it, or choose another --out") from error
+        self.state: JobState | None = None
+        if (self.folder / JOB).exists():
+            state = read_document(JobState, self.folder / JOB)
+            if state.identity != self._identity:
+                self.close()
+                raise MismatchError(
+                    f"`{out}` holds an unfinished run with another model, plan, text or version of bitwright",
+                    hint=f"choose another --out, or remove `{self.folder}` to start anew",
+                )
+            self.state = state
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        self._lock.close()
+
+    def tokens(self) -> TokenWindows | None:
+        """The calibration windows of the run in progress, checked against `job.json`."""
+        path = self.folder / TOKENS
+        if self.state is None or not path.exists():
+            return None
+        windows = make_windows("calibration", torch.from_numpy(_load(path)))
+        if windows.sha256 != self.state.tokens_sha256:
+            raise MismatchError(f"`{path}` is not the text that the run began with", hint=f"remove `{self.folder}` to start anew")
+        return windows
+
+    def check_complete(self, files: list[Path]) -> None:
+        """Refuse a work directory that has lost what `job.json` says is there; only the last step may have moved files."""
+        assert self.state is not None
+        lost = [path for path in files if not path.exists() and self.state.done and not (self.folder.parent / path.stem).exists()]
+        if self.state.tokens_sha256 and not (self.folder / TOKENS).exists():
+            lost.append(self.folder / TOKENS)
+        if self.state.tokens_sha256 and self.state.done and not self._hidden_path(len(self.state.done)).exists():
+            lost.append(self._hidden_path(len(self.state.done)))
+        if lost:
+            raise MismatchError(f"`{lost[0]}` is missing from an unfinished run", hint=f"remove `{self.folder}` to start anew")
+
+    def begin(self, windows: TokenWindows | None) -> JobState:
+        """Write tokens and an empty state."""
+        if windows is not None:
+            _save(self.folder / TOKENS, windows.tokens.numpy())
+        self.state = JobState(
+            identity=self._identity,
+            tokens_sha256=windows.sha256 if windows else "",
+            threads=torch.get_num_threads(),
+        )
+        write_document(self.state, self.folder / JOB)
+        return self.state
+
+    def hidden(self) -> torch.Tensor | None:
+        """Hidden states behind the last finished unit."""
+        assert self.state is not None
+        if not self.state.done:
+            return None
+        return torch.from_numpy(_load(self._hidden_path(len(self.state.done)))) if self.state.tokens_sha256 else None
+
+    def finish_unit(self, unit: UnitRecord, hidden: torch.Tensor | None, seconds: float) -> None:
+        """Record a unit whose bytes are synced. The old hidden states go only after the new state is on disk."""
+        assert self.state is not None
+        count = len(self.state.done) + 1
+        if hidden is not None:
+            _save(self._hidden_path(count), hidden.numpy())
+        self.state = msgspec.structs.replace(self.state, done=(*self.state.done, unit), seconds=self.state.seconds + seconds)
+        write_document(self.state, self.folder / JOB)
+        self._hidden_path(count - 1).unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Clean up after the artifact has its final name."""
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _hidden_path(self, count: int) -> Path:
+        return self.folder / f"hidden-{count:04d}.npy"
+
+
+def identity(plan: Plan) -> str:
+    """What must be equal for two runs to be the same run: the plan but for where the checkpoint lies, and our version."""
+    model = msgspec.structs.replace(plan.model, path="")
+    return hashlib.sha256(version().encode() + to_json(msgspec.structs.replace(plan, model=model))).hexdigest()
+
+
+def _save(path: Path, values: np.ndarray) -> None:  # type: ignore[type-arg]
+    with atomic_file(path) as handle:
+        np.save(handle, values, allow_pickle=False)
+
+
+def _load(path: Path) -> np.ndarray:  # type: ignore[type-arg]
+    try:
+        loaded: np.ndarray = np.load(path, allow_pickle=False)  # type: ignore[type-arg]
+    except (ValueError, EOFError) as error:
+        raise InputError(f"`{path}` is damaged: {error}", hint=f"remove `{path.parent}` to start anew") from error
+    except OSError as error:
+        raise from_os_error(error, path) from error
+    return loaded
+
+

@@ -1,0 +1,101 @@
+"""The artifact while it grows: files of full size under `.partial`, filled region by region, published at the end.
+
+Space is reserved before the first tensor is solved, so a full disk is found in the first second. Regions are written
+in place at offsets that the layout fixed; a region written twice holds the same bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from bitwright.core.atomic import PARTIAL_SUFFIX, publish
+from bitwright.core.errors import from_os_error
+from bitwright.formats.layout import FileLayout
+
+
+class GrowingArtifact:
+    """Open `.partial` files in `work`, one per layout. Use as a context manager."""
+
+    def __init__(self, layouts: Sequence[FileLayout], work: Path) -> None:
+        self._layouts = layouts
+        self._work = work
+        self._open: dict[str, int] = {}
+        self._place = {name: (layout.name, region) for layout in layouts for name, region in layout.regions.items()}
+
+    def __enter__(self) -> Self:
+        """Reserve space and write headers. Raises `EnvironmentFault` when the disk is full."""
+        for layout in self._layouts:
+            path = self._path(layout)
+            try:
+                handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+                self._open[layout.name] = handle
+                _reserve(handle, layout.total_bytes, path)
+                os.pwrite(handle, layout.header, 0)
+            except OSError as error:
+                self._close()
+                raise from_os_error(error, path) from error
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._close()
+
+    def write(self, regions: Mapping[str, bytes]) -> None:
+        """Fill regions. They are on disk only after `sync`."""
+        for name, data in regions.items():
+            file, region = self._place[name]
+            assert len(data) == region.bytes, f"{name}: {len(data)} bytes for a region of {region.bytes}"
+            try:
+                written = 0
+                while written < len(data):
+                    written += os.pwrite(self._open[file], data[written:], region.offset + written)
+            except OSError as error:
+                raise from_os_error(error, self._work / file) from error
+
+    def sync(self) -> None:
+        """Wait until everything written is on disk."""
+        for name, handle in self._open.items():
+            try:
+                os.fsync(handle)
+            except OSError as error:
+                raise from_os_error(error, self._work / name) from error
+
+    def _path(self, layout: FileLayout) -> Path:
+        return partial_path(layout, self._work)
+
+    def _close(self) -> None:
+        while self._open:
+            _, handle = self._open.popitem()
+            os.close(handle)
+
+
+def partial_path(layout: FileLayout, work: Path) -> Path:
+    """Where a file grows."""
+    return work / (layout.name + PARTIAL_SUFFIX)
+
+
+def publish_all(layouts: Sequence[FileLayout], work: Path, out: Path) -> None:
+    """Give every finished file its final name in `out`. Files that a killed run had already moved are left alone."""
+    for layout in layouts:
+        path = partial_path(layout, work)
+        if not path.exists() and (out / layout.name).exists():
+            continue
+        try:
+            publish(path, out / layout.name)
+        except OSError as error:
+            raise from_os_error(error, out / layout.name) from error
+
+
+def _reserve(handle: int, size: int, path: Path) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle, 0, size)
+        os.ftruncate(handle, size)
+        return
+    if shutil.disk_usage(path.parent).free < size - os.fstat(handle).st_size:  # macOS has no posix_fallocate
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.ftruncate(handle, size)

@@ -1,0 +1,200 @@
+"""Walk a checkpoint once and write the artifact: embedding, blocks, head.
+
+Memory is bounded by one block in float32, the hidden states of the calibration windows, the Gram matrices of one group
+and the head; it does not grow with depth. The plan is obeyed, not questioned.
+
+An embedding that is also the head is solved last, with the statistics of the head, and stays in floating point for the
+pass itself; an embedding of its own is solved first and the blocks see its rounded values.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numba
+import torch
+
+from bitwright.calibration.corpora import TokenWindows, windows_from_files
+from bitwright.calibration.selftext import self_windows
+from bitwright.core.atomic import sha256_file, write_bytes
+from bitwright.core.documents import read_document, write_document
+from bitwright.core.errors import MismatchError, from_os_error
+from bitwright.core.plan import Plan
+from bitwright.core.protocols import SILENT, Progress
+from bitwright.core.provenance import provenance
+from bitwright.core.records import ArtifactFile, QuantRecord, TensorRecord
+from bitwright.facts.families import BLOCK, EMBEDDING, FINAL_NORM, HEAD
+from bitwright.formats.checkpoint import CheckpointSource
+from bitwright.formats.compressed_tensors import CompressedTensorsWriter
+from bitwright.formats.gguf_file import GgufWriter
+from bitwright.formats.layout import ArtifactWriter, FileLayout
+from bitwright.modeling.walk import Walker
+from bitwright.pipeline.blocks import Workshop, head_statistics, is_float, quantize_block, write_tensor
+from bitwright.pipeline.job import Job, UnitRecord, identity
+from bitwright.pipeline.output import GrowingArtifact, partial_path, publish_all
+
+RECORD = "quant.json"
+
+
+def quantize(plan: Plan, folder: Path, out: Path, *, progress: Progress = SILENT) -> QuantRecord:
+    """Write the artifact of `plan` into `out` from the checkpoint in `folder`; resume what an earlier call began.
+
+    Returns the record that is also in `out/quant.json`. A finished run of the same plan is returned as it stands.
+    Raises `MismatchError` when `out` holds another artifact or another unfinished run.
+    """
+    if (out / RECORD).exists():
+        return _finished(plan, out)
+    if CheckpointSource(folder).facts.fingerprint != plan.model.fingerprint:
+        raise MismatchError(f"`{folder}` is not the checkpoint that the plan was made for", hint="make the plan again")
+    job = Job(out, plan)
+    try:
+        record = _run(plan, folder, out, job, progress)
+        write_document(record, out / RECORD)
+        job.remove()
+        return record
+    finally:
+        job.close()
+
+
+def _finished(plan: Plan, out: Path) -> QuantRecord:
+    record = read_document(QuantRecord, out / RECORD)
+    if identity(record.plan) != identity(plan):
+        raise MismatchError(
+            f"`{out}` already holds an artifact made from another model, plan or text", hint="choose another --out"
+        )
+    for file in record.files:
+        if not (out / file.name).exists():
+            raise MismatchError(f"`{out}` has lost `{file.name}`", hint=f"remove `{out / RECORD}` to write it anew")
+    return record
+
+
+def _run(plan: Plan, folder: Path, out: Path, job: Job, progress: Progress) -> QuantRecord:
+    writer = _writer(plan, folder)
+    layouts = writer.layouts()
+    plans = {entry.name: entry for entry in plan.tensors}
+    if job.state is None:
+        windows = None if all(map(is_float, plan.tensors)) else calibration_windows(plan, folder, progress)
+        job.begin(windows)
+    else:
+        windows = job.tokens()
+        job.check_complete([partial_path(layout, job.folder) for layout in layouts])
+        set_threads(job.state.threads)
+    units = unit_names(plan)
+    if len(job.state.done) < len(units):
+        with GrowingArtifact(layouts, job.folder) as artifact:
+            artifact.write(writer.constants())
+            shop = Workshop(
+                source=CheckpointSource(folder), writer=writer, plans=plans, method=plan.method, emit=artifact.write
+            )
+            _run_units(units, shop, job, artifact, windows, progress)
+    publish_all(layouts, job.folder, out)
+    for name, data in writer.sidecars().items():
+        write_bytes(out / name, data)
+    return _record(plan, out, layouts, job)
+
+
+def calibration_windows(plan: Plan, folder: Path, progress: Progress) -> TokenWindows:
+    """The text that the plan names."""
+    spec = plan.calibration
+    if spec.source == ("self",):
+        return self_windows(folder, spec.samples, spec.length, spec.seed, progress=progress)
+    return windows_from_files(spec.source, folder, spec.samples, spec.length, spec.seed)
+
+
+def set_threads(count: int) -> None:
+    """Threads of torch and of the compiled loops."""
+    torch.set_num_threads(count)
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+
+
+def unit_names(plan: Plan) -> list[str]:
+    """What is done one after another, and recorded each."""
+    return ["embedding", *(BLOCK.format(layer=index).rstrip(".") for index in range(plan.model.layers)), "head"]
+
+
+def _run_units(
+    units: list[str],
+    shop: Workshop,
+    job: Job,
+    artifact: GrowingArtifact,
+    windows: TokenWindows | None,
+    progress: Progress,
+) -> None:
+    assert job.state is not None
+    walker = Walker(shop.source)
+    done = len(job.state.done)
+    hidden = job.hidden()
+    progress.start("quantizing", len(units), "blocks")
+    progress.advance(done)
+    for number, unit in enumerate(units):
+        if number < done:
+            continue
+        started = time.monotonic()
+        if unit == "embedding":
+            records, hidden = _embedding(shop, walker, windows)
+        elif unit == "head":
+            records = _head(shop, walker, hidden)
+        else:
+            records, hidden = quantize_block(shop, walker, number - 1, hidden)
+        artifact.sync()
+        job.finish_unit(UnitRecord(name=unit, tensors=records), hidden, time.monotonic() - started)
+        progress.advance()
+    progress.stop()
+
+
+def _embedding(
+    shop: Workshop, walker: Walker, windows: TokenWindows | None
+) -> tuple[tuple[TensorRecord, ...], torch.Tensor | None]:
+    records: tuple[TensorRecord, ...] = ()
+    values = None
+    if not walker.tied:
+        record, values = write_tensor(shop, EMBEDDING)
+        records = (record,)
+    if windows is None:
+        return records, None
+    if values is None:
+        return records, walker.embed(windows.tokens)
+    walker.check_tokens(windows.tokens, len(values))
+    return records, torch.nn.functional.embedding(windows.tokens, torch.from_numpy(values))
+
+
+def _head(shop: Workshop, walker: Walker, hidden: torch.Tensor | None) -> tuple[TensorRecord, ...]:
+    name = EMBEDDING if walker.tied else HEAD
+    statistics = None
+    if hidden is not None and not is_float(shop.plans[name]):
+        statistics = head_statistics(walker, hidden, shop.method)
+    return write_tensor(shop, FINAL_NORM)[0], write_tensor(shop, name, statistics)[0]
+
+
+def _writer(plan: Plan, folder: Path) -> ArtifactWriter:
+    return GgufWriter(plan, folder) if plan.format == "gguf" else CompressedTensorsWriter(plan, folder)
+
+
+def _record(plan: Plan, out: Path, layouts: tuple[FileLayout, ...], job: Job) -> QuantRecord:
+    assert job.state is not None
+    files = []
+    for layout in layouts:
+        start = layout.data_start if plan.format == "gguf" else 0
+        try:
+            size = (out / layout.name).stat().st_size
+        except OSError as error:
+            raise from_os_error(error, out / layout.name) from error
+        files.append(ArtifactFile(name=layout.name, bytes=size, sha256=sha256_file(out / layout.name, start=start)))
+    return QuantRecord(
+        plan=plan,
+        calibration=plan.calibration,
+        calibration_sha256=job.state.tokens_sha256,
+        tensors=tuple(record for unit in job.state.done for record in unit.tensors),
+        files=tuple(files),
+        seconds=job.state.seconds,
+        peak_memory_bytes=_peak_memory_bytes(),
+        provenance=provenance(),
+    )
+
+
+def _peak_memory_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux, bytes on macOS

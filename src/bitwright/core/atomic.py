@@ -30,7 +30,8 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(handle.fileno())
         publish(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what refused the file may refuse its removal too
+            partial.unlink(missing_ok=True)
         raise from_os_error(error, path) from error
     except BaseException:
         partial.unlink(missing_ok=True)

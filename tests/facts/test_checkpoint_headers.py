@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitwright.core.errors import BitwrightError, InputError
@@ -92,6 +92,10 @@ SINGLE_FILE: dict[str, tuple[Damage, str]] = {
     "data cut short": (rewrite(SINGLE, lambda raw: raw[:-1]), "truncated"),
     "data too long": (rewrite(SINGLE, lambda raw: raw + b"\0"), "belong to no tensor"),
     "hole": (edit_header(lambda h: shift(h, 2)), "truncated|hole"),
+    "hole inside": (
+        lambda f: (edit_header(lambda h: shift(h, 2))(f), rewrite(SINGLE, lambda raw: raw + b"00")(f)),
+        "hole",
+    ),
     "overlap": (edit_header(lambda h: shift(h, -2)), "overlaps"),
     "unknown dtype": (edit_header(lambda h: h[NORM].update(dtype="BF17")), "unknown dtype"),
     "dtype no text": (edit_header(lambda h: h[NORM].update(dtype=["BF16"])), "unknown dtype"),
@@ -170,8 +174,12 @@ def test_fingerprint_follows_config_headers_and_sizes_but_not_place(tmp_path: Pa
     ]
     assert prints[0] == prints[1]
     assert len(set(prints)) == 3
+    folder = tmp_path / "0"
+    rewrite(SINGLE, lambda raw: raw.replace(b'"BF16"', b'"I16" ', 1))(folder)
+    assert read_checkpoint(folder).fingerprint != prints[0]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.booleans())
 def test_noise_never_escapes_as_another_error(
     tmp_path_factory: pytest.TempPathFactory, noise: bytes, led: bool
@@ -183,6 +191,7 @@ def test_noise_never_escapes_as_another_error(
         read_checkpoint(folder)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 400), st.integers(0, 255))
 def test_one_changed_byte_of_a_header_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, place: int, value: int

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitwright.core.errors import UnsupportedError
@@ -58,6 +58,7 @@ def test_an_unknown_preset_is_refused_with_the_nearest_name() -> None:
     assert "did you mean `Q4_K_M`" in caught.value.hint
 
 
+@settings(deadline=None)
 @given(
     preset=st.sampled_from(PRESETS),
     family=st.sampled_from(["llama", "mistral", "qwen2", "qwen3"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitwright.core.documents import read_document, to_json, write_document
@@ -117,6 +117,7 @@ def test_an_unwritten_type_is_unsupported() -> None:
         make_plan(MODEL, CPU, use_case="chat", type="Q3_K_M")
 
 
+@settings(deadline=None)
 @given(hidden=st.integers(1, 40), intermediate=st.integers(1, 40), group=st.sampled_from([32, 64, 128]))
 def test_a_group_size_that_does_not_divide_is_always_refused(hidden: int, intermediate: int, group: int) -> None:
     facts = shaped_facts(hidden=16 * hidden, intermediate=16 * intermediate, heads=2, kv_heads=1, head_dim=64)
@@ -141,6 +142,7 @@ def test_an_own_choice_takes_a_group_size_that_divides() -> None:
     assert make_plan(narrow, GPU, use_case="chat").type == "W4A16 channel sym"
 
 
+@settings(deadline=None)
 @given(
     smaller=st.integers(0, 3 * GIB), more=st.integers(0, 3 * GIB), use_case=st.sampled_from(USE_CASES),
     kind=st.sampled_from(["cpu", "gpu"]),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import gguf
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitwright.core.plan import DeviceFacts, Plan
@@ -24,6 +24,7 @@ from model_shapes import shaped_facts
 CPU = DeviceFacts(name="a processor", kind="cpu", memory_bytes=64 * GIB)
 
 
+@settings(deadline=None)
 @given(
     preset=st.sampled_from(PRESETS), family=st.sampled_from(["llama", "qwen2", "qwen3"]), layers=st.integers(1, 12),
     hidden=st.sampled_from([96, 192, 256, 576]), tied=st.booleans(),
@@ -40,6 +41,7 @@ def test_bytes_are_those_of_the_gguf_package(preset: str, family: str, layers: i
     assert plan.memory.weights == total < plan.file_bytes
 
 
+@settings(deadline=None)
 @given(bits=st.sampled_from([4, 8]), group=st.sampled_from([None, 32, 64, 128]), symmetric=st.booleans())
 def test_integer_bytes_follow_from_codes_scales_and_zero_points(bits: int, group: int | None, symmetric: bool) -> None:
     facts = shaped_facts()
@@ -58,11 +60,17 @@ def written_bytes(plan: Plan, folder: Path) -> int:
     return sum(layout.total_bytes for layout in writer.layouts())
 
 
-@pytest.mark.parametrize(
-    "request_", [{"type": "Q4_K_M"}, {"type": "F16"}, {"type": "W4A16"}, {"type": "W8A16 g32 asym"}]
-)
+@pytest.mark.parametrize("kind", ["Q4_K_M", "F16", "W4A16", "W8A16 g32 asym"])
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
-def test_file_sizes_are_predicted_within_half_a_percent(tmp_path: Path, family: str, request_: dict[str, str]) -> None:
+def test_file_sizes_are_predicted_within_half_a_percent(tmp_path: Path, family: str, kind: str) -> None:
     folder = write_checkpoint(tmp_path / "model", family, hidden=256, intermediate=1024, layers=4, tied=True)
     plan = make_plan(model_facts(folder), CPU, use_case="chat", type=kind)
+    assert plan.file_bytes == pytest.approx(written_bytes(plan, folder), rel=0.005)
+
+
+def test_a_vocabulary_that_weighs_as_much_as_the_weights_is_predicted_too(tmp_path: Path) -> None:
+    folder = write_checkpoint(
+        tmp_path / "model", hidden=32, intermediate=32, layers=1, heads=1, kv_heads=1, vocab=20_000
+    )
+    plan = make_plan(model_facts(folder), CPU, use_case="chat", type="Q8_0")
     assert plan.file_bytes == pytest.approx(written_bytes(plan, folder), rel=0.005)

@@ -18,7 +18,7 @@ import msgspec
 
 FILE = "tokenizer.json"
 BYTES_PER_TOKEN = 40  # where tokenizer.json is absent or of another kind; SmolLM2 takes 36, Qwen2 39
-STRING, TYPE, PADDED_TOKEN = 8, 4, 12
+STRING, TYPE = 8, 4
 
 
 class _Added(msgspec.Struct):
@@ -45,7 +45,7 @@ def gguf_vocabulary_bytes(folder: Path, vocab: int) -> int:
     texts = {number: text for text, number in tokenizer.model.vocab.items()}
     texts.update({token.id: token.content for token in tokenizer.added_tokens})
     tokens = len(texts) * (STRING + TYPE) + _utf8(texts.values())
-    padding = max(vocab - len(texts), 0) * (STRING + TYPE + PADDED_TOKEN)
+    padding = sum(STRING + TYPE + len(f"[PAD{number}]") for number in range(len(texts), vocab))
     merges = tokenizer.model.merges
     spaces = sum(not isinstance(merge, str) for merge in merges)
     parts = itertools.chain.from_iterable((merge,) if isinstance(merge, str) else merge for merge in merges)

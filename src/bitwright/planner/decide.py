@@ -129,7 +129,7 @@ def _on_gpu(facts: ModelFacts, device: DeviceFacts, request: Request, capability
 
 
 def _group_size(facts: ModelFacts, wanted: int | None) -> tuple[int | None, tuple[Reason, ...]]:
-    """The wanted group size, or the next smaller one that divides every linear, or whole channels."""
+    """The wanted group size, or the largest that divides every linear, or whole channels."""
     source = "vLLM 0.32, kernels/linear/mixed_precision/marlin.py"
     fitting = fitting_group_sizes(facts)
     if wanted is None or wanted not in GROUP_SIZES:
@@ -137,7 +137,7 @@ def _group_size(facts: ModelFacts, wanted: int | None) -> tuple[int | None, tupl
     if wanted in fitting:
         because = "its scales cost 0.125 bits per weight, and fast kernels take it" if wanted == 128 else "asked for"
         return wanted, (Reason(choice=f"group size {wanted}", because=because, source=source),)
-    chosen = next((size for size in fitting if size < wanted), None)
+    chosen = next(iter(fitting), None)
     because = f"{wanted} does not divide the inputs of every linear"
     choice = "one scale per channel" if chosen is None else f"group size {chosen}"
     return chosen, (Reason(choice=choice, because=because, source=source),)

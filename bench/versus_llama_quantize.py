@@ -1,0 +1,168 @@
+"""bitwright against llama-quantize with an importance matrix: same tensor types, same bytes, lower divergence?
+
+Both see the same calibration tokens: `llama-imatrix` its first N chunks, bitwright its first N windows; the ids are
+held against the perplexities that llama-imatrix printed (`bench/tokens.py`) and against the digest in `quant.json`.
+Files are compared tensor by tensor with the `gguf` library, and judged by `bench/judge.py`.
+
+Accepted when, for every preset, tensor types are equal and the file sizes differ by at most 0.1 %; KL is at most
+--kl-limit times the peer's on the first text and --kl-limit-other on the others (the preset named by --strict), and
+below the peer's for all other presets. Exit code 1 when a line fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from gguf import GGUFReader
+
+from judge import judge, named_paths, ratio_with_error, sha256
+from ours import Run, digest, quantize
+from peers.llama_quantize import LlamaCpp, cost, imatrix_file, quantized_file
+from tokens import check_imatrix_log, cut, encode
+
+SIZE_TOLERANCE = 1e-3
+
+
+def tensor_types(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of every tensor of a GGUF file."""
+    return {t.name: (t.tensor_type.name, tuple(int(size) for size in t.shape)) for t in GGUFReader(file).tensors}
+
+
+def compare_files(ours: Path, theirs: Path) -> dict[str, Any]:
+    """Types, shapes and sizes side by side."""
+    a, b = tensor_types(ours), tensor_types(theirs)
+    different = {name: [a.get(name), b.get(name)] for name in sorted({*a, *b}) if a.get(name) != b.get(name)}
+    return {
+        "types_theirs": dict(Counter(kind for kind, _ in b.values())),
+        "types_different": different,
+        "bytes": ours.stat().st_size,
+        "bytes_theirs": theirs.stat().st_size,
+        "bytes_ratio": ours.stat().st_size / theirs.stat().st_size,
+    }
+
+
+def compare_figures(results: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Both judgements on every text, and the ratio of the divergences with its error clustered by window."""
+    compared = {}
+    for text, figures in results.items():
+        ours, theirs = figures[f"{kind} bitwright"], figures[f"{kind} llama-quantize"]
+        ratio, error = ratio_with_error(ours["kl_windows"], theirs["kl_windows"])
+        compared[text] = {"kl_ratio": ratio, "kl_ratio_error": error, "bitwright": ours, "llama-quantize": theirs}
+    return compared
+
+
+def acceptance(presets: dict[str, Any], arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """One line for every condition, with the figure and whether it holds."""
+    lines = []
+
+    def line(what: str, value: float, limit: float, holds: bool) -> None:
+        lines.append({"what": what, "value": value, "limit": limit, "holds": holds})
+
+    for kind, found in presets.items():
+        different = len(found["files"]["types_different"])
+        line(f"{kind}: tensors of another type or shape", different, 0, different == 0)
+        ratio = found["files"]["bytes_ratio"]
+        line(f"{kind}: file size ÷ peer's", ratio, 1 + SIZE_TOLERANCE, abs(ratio - 1) <= SIZE_TOLERANCE)
+        for index, (text, figures) in enumerate(found["texts"].items()):
+            strict = arguments.kl_limit if index == 0 else arguments.kl_limit_other
+            limit = strict if kind == arguments.strict else 1.0
+            ratio = figures["kl_ratio"]
+            # A limit of 1 means "below the peer's"; the stated limits may be met exactly.
+            line(f"{kind}: KL ÷ peer's on {text}", ratio, limit, ratio < 1 if limit == 1 else ratio <= limit)
+    return lines
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--types", nargs="+", default=["Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0"])
+    parser.add_argument("--calibration", type=Path, required=True, help="text file")
+    parser.add_argument(
+        "--text", action="append", required=True, metavar="[NAME=]FILE", help="the first is the main one"
+    )
+    parser.add_argument("--llama-programs", type=Path, required=True, help="folder of llama-quantize and llama-imatrix")
+    parser.add_argument("--llama-source", type=Path, required=True, help="folder of convert_hf_to_gguf.py")
+    parser.add_argument("--peers-dir", type=Path, required=True, help="their files; what exists is reused")
+    parser.add_argument("--work", type=Path, required=True, help="our files; finished ones are reused")
+    parser.add_argument("--fresh", action="store_true", help="run bitwright again where it has finished")
+    parser.add_argument("--samples", type=int, default=32)
+    parser.add_argument("--windows", type=int, default=16)
+    parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--strict", default="Q4_K_M", help="the preset that the limits are for")
+    parser.add_argument("--kl-limit", type=float, default=0.6)
+    parser.add_argument("--kl-limit-other", type=float, default=0.8)
+    parser.add_argument("--json", type=Path, required=True)
+    return parser.parse_args()
+
+
+def make(kind: str, arguments: argparse.Namespace, imatrix: Path) -> tuple[Run, Path]:
+    """Our file and theirs."""
+    tools = LlamaCpp(arguments.llama_programs, arguments.llama_source, arguments.threads)
+    theirs = quantized_file(tools, arguments.model, arguments.peers_dir, imatrix, kind)
+    ours = quantize(
+        arguments.model,
+        arguments.work / f"{arguments.model.name}-{kind}",
+        ["--format", "gguf", "--type", kind],
+        calibration=arguments.calibration,
+        samples=arguments.samples,
+        length=arguments.length,
+        threads=arguments.threads,
+        fresh=arguments.fresh,
+    )
+    return ours, theirs
+
+
+def main() -> None:
+    arguments = parse()
+    torch.set_num_threads(arguments.threads)
+    texts = named_paths(arguments.text)
+    tools = LlamaCpp(arguments.llama_programs, arguments.llama_source, arguments.threads)
+    windows = cut(encode(arguments.model, arguments.calibration), arguments.samples, arguments.length)
+    imatrix = imatrix_file(
+        tools, arguments.model, arguments.peers_dir, arguments.calibration, arguments.samples, arguments.length
+    )
+    same = check_imatrix_log(imatrix.with_suffix(".log"), arguments.model, windows)
+    if same["chunks_compared"] != arguments.samples:
+        raise SystemExit(
+            f"{imatrix} was made from {same['chunks_compared']} chunks, not {arguments.samples}; remove it"
+        )
+    presets: dict[str, Any] = {}
+    artifacts: dict[str, Path] = {}
+    for kind in arguments.types:
+        ours, theirs = make(kind, arguments, imatrix)
+        if ours.calibration_sha256 != digest(windows):
+            raise SystemExit(f"bitwright calibrated {kind} on other tokens than llama-imatrix")
+        presets[kind] = {"files": compare_files(ours.artifact, theirs), "cost": ours.cost, "cost_theirs": cost(theirs)}
+        artifacts |= {f"{kind} bitwright": ours.artifact, f"{kind} llama-quantize": theirs}
+
+    results = judge(arguments.model, artifacts, texts, arguments.windows, arguments.length)
+    for kind, found in presets.items():
+        found["texts"] = compare_figures(results, kind)
+    lines = acceptance(presets, arguments)
+    document = {
+        "model": arguments.model.name,
+        "calibration": {"file": arguments.calibration.name, "samples": arguments.samples, "length": arguments.length},
+        "calibration_sha256": digest(windows),
+        "imatrix_tokens": same,
+        "imatrix_cost": cost(imatrix),
+        "texts": {name: {"file": file.name, "sha256": sha256(file)} for name, file in texts.items()},
+        "presets": presets,
+        "acceptance": lines,
+    }
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    for entry in lines:
+        verdict = "holds" if entry["holds"] else "FAILS"
+        print(f"{verdict}  {entry['what']}: {entry['value']:.4g} (limit {entry['limit']:.4g})")
+    sys.exit(0 if all(entry["holds"] for entry in lines) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -75,6 +75,7 @@ def test_what_is_asked_for_is_obeyed() -> None:
     assert any("AVX-512" in warning for warning in plan.warnings)
     assert any("Marlin" in warning for warning in plan.warnings)
     assert make_plan(MODEL, CPU, use_case="code", format="compressed-tensors").type == "W4A16 g128 sym"
+    assert make_plan(MODEL, CPU, use_case="code", bits=4).type == "W4A16 g128 sym"
     assert make_plan(MODEL, GPU, use_case="code", format="gguf").type == "Q5_K_M"
     calibration = CalibrationPlan(source=("a.txt",), samples=3)
     assert make_plan(MODEL, CPU, use_case="chat", calibration=calibration).calibration == calibration
@@ -103,6 +104,8 @@ def test_floats_are_cast() -> None:
         ({"type": "W5A16"}, "5 bits", "4 or 8"),
         ({"format": "compressed-tensors", "bits": 3}, "3 bits", "4 or 8"),
         ({"format": "compressed-tensors", "group_size": 100}, "group size 100", "128"),
+        ({"format": "gguf", "bits": 4}, "not chosen in GGUF", "Q4_K_M"),
+        ({"type": "W4A16", "bits": 8}, "contradict", "one of them"),
         ({"context": 0}, "context of 0", "4096"),
     ],
 )

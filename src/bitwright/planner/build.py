@@ -44,8 +44,9 @@ def make_plan(
 ) -> Plan:
     """Decide and size everything.
 
-    `bits`, `group_size` (`None`: one scale per channel) and `symmetric` concern compressed-tensors; `bits=None` is 4
-    when the format was named, and the use case's choice otherwise. A context longer than the model's is cut to it.
+    `bits`, `group_size` (`None`: one scale per channel) and `symmetric` concern compressed-tensors, and giving `bits`
+    names that format; `bits=None` is 4 when the format was named, and the use case's choice otherwise. A context longer
+    than the model's is cut to it.
     Raises `UsageError` on a request that cannot be, `UnsupportedError` on one that this version does not serve, and
     `EnvironmentFault` when nothing that may be chosen fits in memory.
     """

@@ -62,10 +62,14 @@ def check_request(
         )
     if label is not None and format == "gguf":
         raise UsageError(f"`{type}` is no GGUF type", hint=f"known: {', '.join(PRESETS)}")
+    if bits is not None and (format == "gguf" or preset is not None):
+        raise UsageError("bits are not chosen in GGUF", hint=f"name a type instead: {', '.join(PRESETS)}")
+    if bits is not None and label is not None and int(label[1]) != bits:
+        raise UsageError(f"`{type}` and {bits} bits contradict each other", hint="give one of them")
     integers = None
     if label is not None:
         integers = _labelled(label, group_size, symmetric)
-    elif format == "compressed-tensors":
+    elif format == "compressed-tensors" or bits is not None:
         integers = IntScheme(bits=bits or DEFAULT_BITS, group_size=group_size, symmetric=symmetric)
     decided = "gguf" if preset is not None else "compressed-tensors" if integers is not None else format
     return Request(

@@ -169,3 +169,46 @@ class SpeedRecord(Document, frozen=True, kw_only=True):
     threads: int
     points: tuple[SpeedPoint, ...]
     provenance: Provenance
+
+
+class ShipRecord(Document, frozen=True, kw_only=True):
+    """What `ship` ends with: the verdict, and where everything is. Paths are relative to `out`."""
+
+    schema: str = "bitwright.ship/1"
+    out: str
+    verdict: Verdict
+    format: str
+    type: str
+    artifact: str
+    artifact_bytes: int
+    original_bytes: int
+    bits_per_weight: float
+    gates: tuple[Gate, ...]
+    speed: tuple[SpeedPoint, ...]  # empty when no engine on this machine runs the format
+    report: str
+    try_next: str | None = None  # after FAIL: a type that keeps more
+    reply: str | None = None  # what the served model answered, with `once`
+
+
+class TypeShare(Record, frozen=True, kw_only=True):
+    """All tensors of one stored type."""
+
+    type: str
+    tensors: int
+    parameters: int
+    bytes: int
+
+
+class Inspection(Document, frozen=True, kw_only=True):
+    """What `inspect` finds: a checkpoint or an artifact by its headers, no weight decoded."""
+
+    schema: str = "bitwright.inspection/1"
+    path: str
+    kind: str  # checkpoint, gguf, compressed-tensors
+    architecture: str
+    parameters: int
+    bytes: int  # of tensor data
+    bits_per_weight: float
+    types: tuple[TypeShare, ...]
+    metadata: dict[str, str | int | float | bool]
+    summary: str | None = None  # what the last validation left in the artifact

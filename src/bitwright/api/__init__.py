@@ -1,0 +1,13 @@
+"""The verbs, as functions: the same documents in and out as on the command line.
+
+Importing this costs nothing; each verb loads what it needs when it is called. Nothing here prints or draws.
+"""
+
+from bitwright.api.decision import make_plan as plan
+from bitwright.api.inspection import inspect
+from bitwright.api.making import quantize
+from bitwright.api.proof import validate
+from bitwright.api.service import chat, serve
+from bitwright.api.shipment import ship
+
+__all__ = ["chat", "inspect", "plan", "quantize", "serve", "ship", "validate"]

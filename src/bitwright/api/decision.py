@@ -1,0 +1,113 @@
+"""Make a plan: what a checkpoint is, what the device holds, and what follows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bitwright.core.documents import read_document, write_document
+from bitwright.core.errors import MismatchError
+from bitwright.core.plan import CalibrationPlan, Plan
+from bitwright.core.protocols import SILENT, Progress
+
+if TYPE_CHECKING:
+    from bitwright.planner.explain import Explanation
+
+PLAN_FILE = "plan.json"
+GROUP_SIZE = 128
+CONTEXT = 4096
+
+
+def make_plan(
+    model: Path | str,
+    *,
+    target: str = "auto",
+    use_case: str = "chat",
+    format: str | None = None,
+    type: str | None = None,
+    method: str | None = None,
+    bits: int | None = None,
+    group_size: int | None = GROUP_SIZE,
+    symmetric: bool = True,
+    calibration: CalibrationPlan | None = None,
+    context: int = CONTEXT,
+    progress: Progress = SILENT,
+) -> Plan:
+    """Decide what becomes of every tensor of `model`; what is not given is chosen by use case and device.
+
+    `group_size` `None` is one scale per output channel. Raises `InputError` for a damaged checkpoint, `UsageError` for
+    a request that cannot be, `EnvironmentFault` when nothing that may be chosen fits in memory.
+    """
+    from bitwright.facts.hardware import find_device
+    from bitwright.facts.model import model_facts
+    from bitwright.planner.build import make_plan as build
+    from bitwright.planner.request import check_request
+
+    # Words before files: a misspelt flag is answered before a model is downloaded.
+    check_request(
+        use_case=use_case,
+        format=format,
+        type=type,
+        method=method,
+        bits=bits,
+        group_size=group_size,
+        symmetric=symmetric,
+    )
+    device = find_device(target)
+    from bitwright.api.models import model_folder
+
+    return build(
+        model_facts(model_folder(model, progress=progress)),
+        device,
+        use_case=use_case,
+        format=format,
+        type=type,
+        method=method,
+        bits=bits,
+        group_size=group_size,
+        symmetric=symmetric,
+        calibration=calibration,
+        context=context,
+    )
+
+
+def explain(plan: Plan) -> Explanation:
+    """The plan as rows for people."""
+    from bitwright.planner.explain import explain as rows
+
+    return rows(plan)
+
+
+def settle(plan: Plan, out: Path) -> Plan:
+    """Write `out/plan.json`, or return the one that is there when it means the same work.
+
+    Raises `MismatchError` when `out` was begun with another plan.
+    """
+    path = out / PLAN_FILE
+    if not path.exists():
+        write_document(plan, path)
+        return plan
+    begun = read_document(Plan, path)
+    difference = what_differs(begun, plan)
+    if difference is not None:
+        raise MismatchError(
+            f"`{out}` was begun with another plan: {difference}", hint="choose another --out, or remove that folder"
+        )
+    return begun
+
+
+def what_differs(begun: Plan, plan: Plan) -> str | None:
+    """The first thing in which two plans ask for different artifacts, or `None`; places and memory do not count."""
+    if begun.model.fingerprint != plan.model.fingerprint:
+        return f"the model was {begun.model.path}, now it is {plan.model.path}"
+    for field in ("format", "type", "method", "use_case", "calibration"):
+        before, now = getattr(begun, field), getattr(plan, field)
+        if before != now:
+            return f"{field} was {_short(before)}, now it is {_short(now)}"
+    return None if begun.tensors == plan.tensors else "other types for some tensors"
+
+
+def _short(value: object) -> str:
+    if isinstance(value, CalibrationPlan):
+        return f"{', '.join(value.source)} ({value.samples} x {value.length}, seed {value.seed})"
+    return str(value)

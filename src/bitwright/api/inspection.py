@@ -1,0 +1,113 @@
+"""What is this file or folder: types, sizes, and the verdict that it carries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from bitwright.core.plan import ModelFacts, TensorFacts
+from bitwright.core.records import Inspection, TypeShare
+
+
+def inspect(path: Path | str) -> Inspection:
+    """Describe a checkpoint or an artifact by its headers. Raises `InputError` on damage, `UnsupportedError`."""
+    from bitwright.formats.sniff import gguf_file, sniff
+
+    match sniff(Path(path)):
+        case "gguf":
+            return _gguf(gguf_file(Path(path)))
+        case "compressed-tensors":
+            return _packed(Path(path))
+        case "checkpoint":
+            from bitwright.facts.model import model_facts
+
+            facts = model_facts(Path(path))
+            return _from_facts(facts, Path(path), "checkpoint", shares(facts.tensors), None)
+
+
+def _gguf(path: Path) -> Inspection:
+    from bitwright.formats.gguf_reader import describe
+
+    found = describe(path)
+    return Inspection(
+        path=found.path,
+        kind="gguf",
+        architecture=found.architecture,
+        parameters=found.parameters,
+        bytes=found.data_bytes,
+        bits_per_weight=found.bits_per_weight,
+        types=tuple(
+            TypeShare(type=row.type, tensors=row.tensors, parameters=row.parameters, bytes=row.bytes)
+            for row in found.types
+        ),
+        metadata=found.metadata,
+        summary=found.summary if found.summary and found.summary != "{}" else None,
+    )
+
+
+def _packed(folder: Path) -> Inspection:
+    from bitwright.formats.ct_reader import CompressedTensorsSource
+    from bitwright.formats.model_card import read_summary
+
+    facts = CompressedTensorsSource(folder).facts
+    return _from_facts(facts, folder, "compressed-tensors", shares(facts.tensors), read_summary(folder))
+
+
+def _from_facts(
+    facts: ModelFacts, path: Path, kind: str, types: tuple[TypeShare, ...], summary: str | None
+) -> Inspection:
+    return Inspection(
+        path=str(path),
+        kind=kind,
+        architecture=facts.architecture,
+        parameters=facts.parameters,
+        bytes=facts.bytes,
+        bits_per_weight=8 * facts.bytes / facts.parameters,
+        types=types,
+        metadata={
+            "family": facts.family,
+            "layers": facts.layers,
+            "hidden": facts.hidden,
+            "intermediate": facts.intermediate,
+            "heads": facts.heads,
+            "kv_heads": facts.kv_heads,
+            "head_dim": facts.head_dim,
+            "vocab": facts.vocab,
+            "context": facts.context,
+            "tied": facts.tied,
+            "fingerprint": facts.fingerprint,
+        },
+        summary=summary,
+    )
+
+
+def shares(tensors: Iterable[TensorFacts]) -> tuple[TypeShare, ...]:
+    """Tensors counted by stored type, the largest share of parameters first."""
+    held: dict[str, list[TensorFacts]] = {}
+    for tensor in tensors:
+        held.setdefault(_stored_type(tensor), []).append(tensor)
+    found = [
+        TypeShare(
+            type=kind,
+            tensors=len(group),
+            parameters=sum(_count(tensor.shape) for tensor in group),
+            bytes=sum(tensor.bytes for tensor in group),
+        )
+        for kind, group in held.items()
+    ]
+    return tuple(sorted(found, key=lambda share: -share.parameters))
+
+
+def _stored_type(tensor: TensorFacts) -> str:
+    """The dtype, or the width of the codes where fewer bytes are stored than the dtype would take (its scales')."""
+    bits = 8 * tensor.bytes / _count(tensor.shape)
+    if tensor.dtype == "F32" or bits >= 16:
+        return tensor.dtype
+    return "packed 8-bit" if bits >= 8 else "packed 4-bit"
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    total = 1
+    for size in shape:
+        total *= size
+    return total

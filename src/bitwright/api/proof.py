@@ -1,0 +1,159 @@
+"""Hold an artifact against its original, and leave the verdict in it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bitwright.api.models import model_folder
+from bitwright.api.service import locate
+from bitwright.core.atomic import sha256_file
+from bitwright.core.documents import read_document
+from bitwright.core.errors import InputError, MismatchError
+from bitwright.core.plan import ArtifactFormat, UseCase
+from bitwright.core.protocols import SILENT, Progress
+from bitwright.core.records import ArtifactFile, QuantRecord, ValidationRecord
+
+if TYPE_CHECKING:
+    from bitwright.calibration.corpora import TokenWindows
+
+SELF_SEED_OFFSET = 1000  # evaluation text is never sampled with a seed that calibration is likely to use
+WINDOWS, LENGTH = 32, 256
+DECODERS: dict[ArtifactFormat, str] = {"gguf": "gguf", "compressed-tensors": "compressed-tensors"}
+QUANT_FILE = "quant.json"
+
+
+def validate(
+    artifact: Path | str,
+    reference: Path | str,
+    *,
+    texts: Sequence[Path] = (),
+    windows: int = WINDOWS,
+    length: int = LENGTH,
+    seed: int = 0,
+    use_case: str = "chat",
+    command: str | None = None,
+    progress: Progress = SILENT,
+) -> ValidationRecord:
+    """Measure `artifact`, decoded from disk by a library that is not ours, against `reference`.
+
+    Without `texts`, the reference writes the text itself, with seed `seed + 1000`. An artifact that bitwright wrote
+    keeps the summary (GGUF key, model card). Raises `MismatchError` for an artifact of another model.
+    """
+    from bitwright.evaluation.validate import validate as measure
+    from bitwright.facts.thresholds import thresholds
+    from bitwright.formats.sniff import open_source
+
+    row = thresholds(use_case)
+    place, kind = locate(Path(artifact))
+    check_texts(texts)
+    folder = model_folder(reference, progress=progress)
+    original, decoded = open_source(folder), open_source(place)
+    _check_origin(place, original.facts.fingerprint, str(folder))
+    drawn = windows_of(texts, folder, windows=windows, length=length, seed=seed, progress=progress)
+    record = measure(
+        original,
+        decoded,
+        drawn,
+        thresholds=row,
+        decode=_decoder(folder),
+        decoder=_decoder_name(kind),
+        files=files_of(place, kind),
+        command=command or _command(place, reference, texts, windows, length, seed, row.use_case),
+        progress=progress,
+    )
+    embed(record, place, kind)
+    return record
+
+
+def check_texts(texts: Sequence[Path]) -> None:
+    """Refuse a missing file before anything long begins."""
+    for path in texts:
+        if not path.is_file():
+            raise InputError(f"evaluation text `{path}` does not exist", hint="check the path given to --text")
+
+
+def windows_of(
+    texts: Sequence[Path], folder: Path, *, windows: int, length: int, seed: int, progress: Progress
+) -> list[TokenWindows]:
+    """One set of windows per file, or one that the model writes."""
+    from bitwright.calibration.corpora import windows_from_files
+    from bitwright.calibration.selftext import self_windows
+
+    if not texts:
+        return [self_windows(folder, windows, length, seed + SELF_SEED_OFFSET, progress=progress)]
+    return [windows_from_files([str(path)], folder, windows, length, seed) for path in texts]
+
+
+def files_of(place: Path, kind: ArtifactFormat) -> tuple[ArtifactFile, ...]:
+    """The weight files as they are now, hashed."""
+    if kind == "gguf":
+        from bitwright.formats.gguf_summary import tensor_data_sha256
+
+        return (ArtifactFile(name=place.name, bytes=place.stat().st_size, sha256=tensor_data_sha256(place)),)
+    return tuple(
+        ArtifactFile(name=path.name, bytes=path.stat().st_size, sha256=sha256_file(path))
+        for path in sorted(place.glob("*.safetensors"))
+    )
+
+
+def embed(record: ValidationRecord, place: Path, kind: ArtifactFormat) -> None:
+    """Leave the verdict in an artifact that bitwright wrote; the files of others are not touched."""
+    from bitwright.evaluation.summary import model_card_section, summary
+
+    if not (home(place) / QUANT_FILE).exists():
+        return
+    if kind == "gguf":
+        from bitwright.formats.gguf_summary import embed_summary
+
+        embed_summary(place, summary(record))
+    else:
+        from bitwright.formats.model_card import embed_summary as embed_in_card
+
+        embed_in_card(place, model_card_section(record))
+
+
+def home(place: Path) -> Path:
+    """The folder that holds an artifact."""
+    return place.parent if place.is_file() else place
+
+
+def _check_origin(place: Path, fingerprint: str, reference: str) -> None:
+    """Shapes cannot tell two tunes of a model apart; `quant.json`, where there is one, can."""
+    path = home(place) / QUANT_FILE
+    if not path.exists():
+        return
+    made = read_document(QuantRecord, path)
+    ours = any(
+        (home(place) / file.name).exists() and place.name in (file.name, home(place).name) for file in made.files
+    )
+    if ours and made.plan.model.fingerprint != fingerprint:
+        raise MismatchError(
+            f"`{place}` was made from `{made.plan.model.path}`, not from `{reference}`",
+            hint="give --reference the model that the artifact was made from",
+        )
+
+
+def _decoder(folder: Path) -> Callable[[list[int]], str]:
+    from bitwright.calibration.corpora import load_tokenizer
+
+    tokenizer = load_tokenizer(folder)
+    return lambda ids: str(tokenizer.decode(ids))
+
+
+def _decoder_name(kind: ArtifactFormat) -> str:
+    from importlib import metadata
+
+    return f"{DECODERS[kind]} {metadata.version(DECODERS[kind])}"
+
+
+def _command(
+    place: Path, reference: Path | str, texts: Sequence[Path], windows: int, length: int, seed: int, use_case: UseCase
+) -> str:
+    words = ["bitwright", "validate", str(place), "--reference", str(reference)]
+    for path in texts:
+        words += ["--text", str(path)]
+    words += ["--windows", str(windows), "--length", str(length), "--seed", str(seed), "--use-case", use_case]
+    return shlex.join(words)

@@ -1,0 +1,54 @@
+"""Serve an artifact, or ask it one question."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bitwright.core.errors import UsageError
+from bitwright.core.plan import ArtifactFormat
+
+if TYPE_CHECKING:
+    from bitwright.engines.server import EngineServer
+
+CONTEXT = 4096
+QUESTION = "Name three things that bees make or do."
+
+
+def serve(
+    artifact: Path | str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    api_key: str | None = None,
+    context: int = CONTEXT,
+) -> EngineServer:
+    """Start the engine of this artifact and wait until it answers; the caller stops it, or uses it in `with`.
+
+    Raises `InputError` for what is no artifact, `UsageError` for a bad host, `EnvironmentFault` for a busy port or a
+    missing engine.
+    """
+    path, kind = locate(Path(artifact))
+    from bitwright.engines.serve import serve as start
+
+    return start(path, kind, host=host, port=port, api_key=api_key, context=context)
+
+
+def chat(url: str, prompt: str = QUESTION, *, api_key: str | None = None, max_tokens: int = 64) -> str:
+    """One question to a served model, and its answer."""
+    from bitwright.engines.chat import chat_once
+
+    return chat_once(url, prompt, api_key=api_key, max_tokens=max_tokens).text
+
+
+def locate(path: Path) -> tuple[Path, ArtifactFormat]:
+    """The path that engines want, and its format. Raises `InputError`, or `UsageError` for a float checkpoint."""
+    from bitwright.formats.sniff import gguf_file, sniff
+
+    kind = sniff(path)
+    if kind == "checkpoint":
+        raise UsageError(
+            f"`{path}` is a float checkpoint, an artifact was expected",
+            hint=f"bitwright ship {path} --out DIR makes one",
+        )
+    return (gguf_file(path), kind) if kind == "gguf" else (path, kind)

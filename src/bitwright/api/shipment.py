@@ -1,0 +1,182 @@
+"""The whole way: plan → quantize → validate → measure → report, and a check that it answers.
+
+Each step leaves a document in `out`. A second call compares the documents with what is asked and with the files, skips
+what stands, and goes on behind it, so that an interruption costs one decoder block at most.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from bitwright.api.decision import make_plan, settle
+from bitwright.api.making import quantize
+from bitwright.api.models import model_folder
+from bitwright.api.proof import LENGTH, SELF_SEED_OFFSET, WINDOWS, check_texts, files_of, validate
+from bitwright.api.service import QUESTION, chat, locate, serve
+from bitwright.api.speed import measure_speed
+from bitwright.core.atomic import write_bytes
+from bitwright.core.documents import read_document, write_document
+from bitwright.core.errors import MismatchError, UsageError
+from bitwright.core.plan import CalibrationPlan, Plan
+from bitwright.core.protocols import SILENT, Progress
+from bitwright.core.records import QuantRecord, ShipRecord, SpeedRecord, ValidationRecord
+
+VALIDATION_FILE, REPORT_FILE = "validation.json", "report.html"
+# From fewer bits to more, as GGUF presets and as compressed-tensors labels.
+NEXT_TYPES = {
+    "Q4_0": "Q4_K_M", "Q4_1": "Q4_K_M", "Q4_K_S": "Q4_K_M", "Q4_K_M": "Q5_K_M", "Q5_0": "Q5_K_M", "Q5_1": "Q5_K_M",
+    "Q5_K_S": "Q5_K_M", "Q5_K_M": "Q6_K", "Q6_K": "Q8_0", "Q8_0": "BF16",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationText:
+    """On what `ship` judges. No files: the original writes the text."""
+
+    files: tuple[Path, ...] = ()
+    windows: int = WINDOWS
+    length: int = LENGTH
+    seed: int = 0
+
+
+def ship(
+    model: Path | str,
+    out: Path,
+    *,
+    target: str = "auto",
+    use_case: str = "chat",
+    format: str | None = None,
+    type: str | None = None,
+    calibration: CalibrationPlan | None = None,
+    text: EvaluationText | None = None,
+    once: bool = False,
+    keep_float: bool = False,
+    progress: Progress = SILENT,
+) -> ShipRecord:
+    """Make, prove, measure and report an artifact of `model` in `out`; with `once`, also serve it and ask one question.
+
+    What is not given is planned. Speed is measured for formats that an engine on this machine runs. Raises what the
+    steps raise, and `MismatchError` when `out` was begun with something else.
+    """
+    text = text or EvaluationText()
+    check_texts(text.files)
+    _check_disjoint(calibration, text)
+    plan = make_plan(
+        model, target=target, use_case=use_case, format=format, type=type, calibration=calibration, progress=progress
+    )
+    plan = settle(plan, out)
+    folder = model_folder(model, progress=progress)
+    progress.say(f"plan: {plan.format} {plan.type}")
+    quant = _quantized(plan, folder, out, progress)
+    validation = _validated(plan, quant, folder, out, text, progress)
+    progress.say(f"verdict: {validation.verdict}")
+    speed = measure_speed(plan, folder, out, keep_float=keep_float, progress=progress)
+    _report(plan, quant, validation, speed, out)
+    reply = _ask(out) if once and validation.verdict != "FAIL" and plan.format == "gguf" else None
+    return _record(plan, quant, validation, speed, out, reply)
+
+
+def _quantized(plan: Plan, folder: Path, out: Path, progress: Progress) -> QuantRecord:
+    """Make the artifact, or take the one that stands, after comparing its bytes with its record."""
+    record = quantize(plan, out, model=folder, progress=progress)
+    found = {file.name: file.sha256 for file in files_of(*locate(out))}
+    for file in record.files:
+        if found.get(file.name) != file.sha256:
+            raise MismatchError(
+                f"`{out / file.name}` has changed since it was made", hint=f"remove `{out}` to make it again"
+            )
+    return record
+
+
+def _validated(
+    plan: Plan, quant: QuantRecord, folder: Path, out: Path, text: EvaluationText, progress: Progress
+) -> ValidationRecord:
+    path = out / VALIDATION_FILE
+    if path.exists():
+        record = read_document(ValidationRecord, path)
+        if _still_holds(record, plan, quant, folder, text):
+            return record
+    record = validate(
+        out,
+        folder,
+        texts=text.files,
+        windows=text.windows,
+        length=text.length,
+        seed=text.seed,
+        use_case=plan.use_case,
+        progress=progress,
+    )
+    write_document(record, path)
+    return record
+
+
+def _still_holds(record: ValidationRecord, plan: Plan, quant: QuantRecord, folder: Path, text: EvaluationText) -> bool:
+    """Whether a validation is of this artifact, on this text, for this use."""
+    same_pair = (
+        record.reference_fingerprint == plan.model.fingerprint
+        and sorted(record.artifact_sha256) == sorted(file.sha256 for file in quant.files)
+        and record.use_case == plan.use_case
+    )
+    if not same_pair:
+        return False
+    if not text.files:
+        drawn = [(f"self (seed {text.seed + SELF_SEED_OFFSET})", text.windows, text.length)]
+        return [(result.name, result.windows, result.length) for result in record.texts] == drawn
+    from bitwright.calibration.corpora import windows_from_files
+
+    wanted = [windows_from_files([str(path)], folder, text.windows, text.length, text.seed) for path in text.files]
+    return [result.sha256 for result in record.texts] == [windows.sha256 for windows in wanted]
+
+
+def _report(plan: Plan, quant: QuantRecord, validation: ValidationRecord, speed: SpeedRecord | None, out: Path) -> None:
+    from bitwright.report.html import render
+
+    write_bytes(out / REPORT_FILE, render(plan, quant, validation, speed).encode())
+
+
+def _ask(out: Path) -> str:
+    with serve(out, port=0) as server:
+        return chat(server.url, QUESTION)
+
+
+def _record(
+    plan: Plan,
+    quant: QuantRecord,
+    validation: ValidationRecord,
+    speed: SpeedRecord | None,
+    out: Path,
+    reply: str | None,
+) -> ShipRecord:
+    return ShipRecord(
+        out=str(out),
+        verdict=validation.verdict,
+        format=plan.format,
+        type=plan.type,
+        artifact=quant.files[0].name if plan.format == "gguf" else ".",
+        artifact_bytes=sum(file.bytes for file in quant.files),
+        original_bytes=plan.model.bytes,
+        bits_per_weight=plan.bits_per_weight,
+        gates=validation.gates,
+        speed=speed.points if speed is not None else (),
+        report=REPORT_FILE,
+        try_next=next_type(plan) if validation.verdict == "FAIL" else None,
+        reply=reply,
+    )
+
+
+def next_type(plan: Plan) -> str | None:
+    """A type of the same format that keeps more, or `None` when there is none."""
+    if plan.format == "gguf":
+        return NEXT_TYPES.get(plan.type)
+    return plan.type.replace("W4", "W8") if plan.type.startswith("W4") else None
+
+
+def _check_disjoint(calibration: CalibrationPlan | None, text: EvaluationText) -> None:
+    """Text that the artifact was fitted to cannot judge it."""
+    fitted = {Path(name).resolve() for name in calibration.source} if calibration is not None else set()
+    for path in text.files:
+        if path.resolve() in fitted:
+            raise UsageError(
+                f"`{path}` is both calibration and evaluation text", hint="judge on a text that was not used"
+            )

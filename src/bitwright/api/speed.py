@@ -1,0 +1,48 @@
+"""Speed of an artifact beside its F16 twin: same engine, same run. The twin is made for the measurement and removed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from bitwright.api.decision import settle
+from bitwright.api.service import locate
+from bitwright.core.documents import read_document, write_document
+from bitwright.core.plan import Plan
+from bitwright.core.protocols import SILENT, Progress
+from bitwright.core.records import SpeedRecord
+
+SPEED_FILE = "speed.json"
+FLOAT_FOLDER = ".float"
+FLOAT_TYPE = "F16"
+
+
+def measure_speed(
+    plan: Plan, folder: Path, out: Path, *, keep_float: bool = False, progress: Progress = SILENT
+) -> SpeedRecord | None:
+    """Write `speed.json`, or return the one that stands. `None` for formats without an engine on this machine."""
+    if plan.format != "gguf":
+        return None
+    place, _ = locate(out)
+    path = out / SPEED_FILE
+    if path.exists():
+        record = read_document(SpeedRecord, path)
+        if record.points and record.points[0].bytes == place.stat().st_size:
+            return record
+    from bitwright.engines.speed import measure
+
+    twin = _float_twin(plan, folder, out / FLOAT_FOLDER, progress)
+    record = measure([(plan.type, place), (FLOAT_TYPE, twin)], progress=progress)
+    write_document(record, path)
+    if not keep_float:
+        shutil.rmtree(out / FLOAT_FOLDER)
+    return record
+
+
+def _float_twin(plan: Plan, folder: Path, out: Path, progress: Progress) -> Path:
+    from bitwright.pipeline.run import quantize
+    from bitwright.planner.build import make_plan
+
+    twin = make_plan(plan.model, plan.device, use_case=plan.use_case, type=FLOAT_TYPE, context=plan.memory.context)
+    quantize(settle(twin, out), folder, out, progress=progress)
+    return locate(out)[0]

@@ -1,0 +1,72 @@
+"""The front door: one command tree, and one place where failures become exit codes.
+
+Why so little is imported here: `bitwright --help` and `bitwright plan` answer before a numeric library would have
+loaded. Commands are in their own files; colour and tables are in `render.py`, loaded when something is drawn.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from bitwright.cli import inspect, plan, quantize, serve, ship, validate
+from bitwright.cli.faults import EXIT_INTERRUPTED, report
+from bitwright.core.provenance import version
+
+EPILOG = """\b
+Examples:
+  bitwright ship demo --out build/demo
+  bitwright plan ./Llama-3.2-1B --use-case code
+  bitwright quantize ./Llama-3.2-1B --out q4 --format gguf --type Q4_K_M
+  bitwright validate q4 --reference ./Llama-3.2-1B
+Exit codes: 0 done or PASS, 1 FAIL, 2 wrong request or input, 3 this machine cannot, 4 INCONCLUSIVE, 130 interrupted."""
+
+app = typer.Typer(
+    name="bitwright",
+    help="From a trained checkpoint to a quantized, proven, served language model.",
+    epilog=EPILOG,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"bitwright {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+for command in (ship, plan, quantize, validate, serve, inspect):
+    app.command(epilog=command.EPILOG)(command.run)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code. Never raises, never prints a traceback unless asked."""
+    try:
+        code = typer.main.get_command(app).main(args=argv, prog_name="bitwright", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of stdout has gone (`| head`); give the interpreter something to flush into.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001 - the last door: whatever comes leaves as one line
+        return report(error)
+    if code == EXIT_INTERRUPTED:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+    return code if isinstance(code, int) else 0

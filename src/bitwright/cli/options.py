@@ -1,0 +1,94 @@
+"""Every flag, once. Commands import their flags from here, so that one flag means one thing everywhere.
+
+Values that come from a list (use case, format, type, …) are plain strings here: the rooms below check them and answer
+an unknown one with the nearest known name. Numbers are bounded here, because the parser can say it best.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A Hugging Face folder, a hub id, `demo`, or `demo:wide`.", show_default=False
+    ),
+]
+Artifact = Annotated[
+    Path, typer.Argument(metavar="ARTIFACT", help="A GGUF file or an artifact folder.", show_default=False)
+]
+Out = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="Folder for everything that is made.", show_default=False)
+]
+OutFile = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Also write the document here.")]
+
+Target = Annotated[
+    str, typer.Option("--target", metavar="TARGET", help="`auto` (this machine), `cpu`, or a processor's name.")
+]
+UseCase = Annotated[
+    str,
+    typer.Option(
+        "--use-case", metavar="USE", help="chat, code, medical-legal or summarization; sets types and thresholds."
+    ),
+]
+Format = Annotated[str | None, typer.Option("--format", metavar="FORMAT", help="gguf or compressed-tensors.")]
+Type = Annotated[str | None, typer.Option("--type", metavar="TYPE", help="GGUF type: Q4_K_M, Q5_K_M, Q6_K, Q8_0, …")]
+Method = Annotated[str | None, typer.Option("--method", metavar="METHOD", help="gptq or rtn.")]
+Bits = Annotated[int | None, typer.Option("--bits", metavar="N", help="4 or 8 (compressed-tensors).")]
+GroupSize = Annotated[
+    str, typer.Option("--group-size", metavar="N|channel", help="Inputs per scale: 32, 64, 128 or `channel`.")
+]
+Asymmetric = Annotated[bool, typer.Option("--asymmetric", help="Store a zero point beside each scale.")]
+Context = Annotated[int, typer.Option("--context", metavar="N", min=1, help="Tokens of context to make room for.")]
+
+Calibration = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--calibration", metavar="FILE|self", help="Calibration text; `self` lets the model write it. Repeatable."
+    ),
+]
+Samples = Annotated[int, typer.Option("--samples", metavar="N", min=1, help="Calibration windows.")]
+Length = Annotated[int, typer.Option("--length", metavar="N", min=8, help="Tokens in a window.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of sampled text and chosen windows.")]
+PlanFile = Annotated[
+    Path | None, typer.Option("--plan", metavar="FILE", help="Follow this plan.json instead of making a plan.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be made, and its size; write nothing.")]
+
+Reference = Annotated[
+    str,
+    typer.Option(
+        "--reference", metavar="MODEL", help="The original that the artifact is held against.", show_default=False
+    ),
+]
+Text = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--text", metavar="FILE", help="Text to judge on. Default: text that the original writes. Repeatable."
+    ),
+]
+WindowLength = Annotated[
+    int, typer.Option("--window-length", metavar="N", min=8, help="Tokens in an evaluation window.")
+]
+Windows = Annotated[int, typer.Option("--windows", metavar="N", min=2, help="Evaluation windows per text.")]
+
+Host = Annotated[str, typer.Option("--host", metavar="HOST", help="Address to listen on.")]
+Port = Annotated[
+    int, typer.Option("--port", metavar="PORT", min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key", metavar="KEY", envvar="BITWRIGHT_API_KEY", show_envvar=True, help="Clients must send this key."
+    ),
+]
+Serve = Annotated[bool, typer.Option("--serve/--no-serve", help="Serve the artifact at the end, until Ctrl-C.")]
+Once = Annotated[bool, typer.Option("--once", help="Serve, answer one chat message, stop.")]
+KeepFloat = Annotated[bool, typer.Option("--keep-float", help="Keep the F16 file that speed is measured against.")]
+
+Explain = Annotated[bool, typer.Option("--explain", help="Also show why, choice by choice, with sources.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the document instead of a table.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no talk; errors and results only.")]

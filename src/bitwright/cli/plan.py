@@ -1,0 +1,57 @@
+"""`bitwright plan`."""
+
+from __future__ import annotations
+
+from bitwright import api
+from bitwright.api.decision import CONTEXT, explain
+from bitwright.cli import options, render
+from bitwright.cli.parsing import group_size_of
+from bitwright.cli.progress import progress
+from bitwright.core.documents import write_document
+
+EPILOG = """\b
+Examples:
+  bitwright plan demo
+  bitwright plan ./Llama-3.1-8B --target rtx-4090 --use-case code --explain
+  bitwright plan ./Llama-3.1-8B --format compressed-tensors --bits 4 --group-size 128 --out plan.json"""
+
+
+def run(
+    model: options.Model,
+    target: options.Target = "auto",
+    use_case: options.UseCase = "chat",
+    format: options.Format = None,
+    type: options.Type = None,
+    method: options.Method = None,
+    bits: options.Bits = None,
+    group_size: options.GroupSize = "128",
+    asymmetric: options.Asymmetric = False,
+    context: options.Context = CONTEXT,
+    out: options.OutFile = None,
+    json: options.Json = False,
+    explain_choices: options.Explain = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Decide what becomes of a model on a device, and say why. Reads headers only."""
+    made = api.plan(
+        model,
+        target=target,
+        use_case=use_case,
+        format=format,
+        type=type,
+        method=method,
+        bits=bits,
+        group_size=group_size_of(group_size),
+        symmetric=not asymmetric,
+        context=context,
+        progress=progress(quiet),
+    )
+    if out is not None:
+        write_document(made, out)
+    if json:
+        render.print_json(made)
+    else:
+        render.print_plan(explain(made), reasons=explain_choices)
+
+
+run.__name__ = "plan"

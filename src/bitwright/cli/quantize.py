@@ -1,0 +1,85 @@
+"""`bitwright quantize`."""
+
+from __future__ import annotations
+
+import typer
+
+from bitwright import api
+from bitwright.api.decision import explain
+from bitwright.api.making import calibration_plan
+from bitwright.cli import options, render
+from bitwright.cli.parsing import group_size_of
+from bitwright.cli.progress import progress
+from bitwright.core.documents import read_document
+from bitwright.core.errors import UsageError
+from bitwright.core.plan import Plan
+
+EPILOG = """\b
+Examples:
+  bitwright quantize demo --out q4 --format gguf --type Q4_K_M
+  bitwright quantize ./Llama-3.2-1B --out w4 --format compressed-tensors --method gptq --bits 4 --group-size 128
+  bitwright quantize ./Llama-3.2-1B --out q5 --type Q5_K_M --calibration notes.txt --samples 32 --length 512
+Interrupted? The same command goes on from the last finished block."""
+DECISIONS = ("format", "type", "method", "bits", "group_size", "asymmetric", "calibration", "samples", "length", "seed")
+
+
+def run(
+    context: typer.Context,
+    model: options.Model,
+    out: options.Out,
+    format: options.Format = None,
+    type: options.Type = None,
+    method: options.Method = None,
+    bits: options.Bits = None,
+    group_size: options.GroupSize = "128",
+    asymmetric: options.Asymmetric = False,
+    calibration: options.Calibration = None,
+    samples: options.Samples = 64,
+    length: options.Length = 512,
+    seed: options.Seed = 0,
+    plan: options.PlanFile = None,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write a quantized artifact, one decoder block in memory at a time."""
+    bars = progress(quiet)
+    if plan is not None:
+        _refuse_decisions(context)
+        made = read_document(Plan, plan)
+    else:
+        if format is None and type is None:
+            raise UsageError(
+                "nothing says what to make",
+                hint="give --format and --type, or --plan; `bitwright ship` decides by itself",
+            )
+        made = api.plan(
+            model,
+            format=format,
+            type=type,
+            method=method,
+            bits=bits,
+            group_size=group_size_of(group_size),
+            symmetric=not asymmetric,
+            calibration=calibration_plan(calibration or (), samples, length, seed),
+            progress=bars,
+        )
+    if dry_run:
+        render.print_json(made) if json else render.print_plan(explain(made), reasons=False)
+        return
+    record = api.quantize(made, out, model=model, progress=bars)
+    render.print_json(record) if json else render.print_quant(record, str(out))
+
+
+run.__name__ = "quantize"
+
+
+def _refuse_decisions(context: typer.Context) -> None:
+    """A plan decides; a flag beside it would be ignored, or would contradict it."""
+    for name in DECISIONS:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"{flag} and --plan cannot be given together", hint="the plan already says it; make another plan"
+            )

@@ -1,0 +1,202 @@
+"""Documents as tables on stdout. Only here is rich imported, and only when a table is wanted.
+
+Colour repeats what a word already says, so nothing is lost under NO_COLOR or in a pipe. Nothing is cut to fit: outside
+a terminal, tables are as wide as their content.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from bitwright.core.documents import Document, to_json
+from bitwright.core.records import Gate, Inspection, QuantRecord, ShipRecord, ValidationRecord
+from bitwright.core.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bitwright.planner.explain import Explanation
+
+WIDE = 240
+VERDICT_STYLES = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
+
+
+def print_json(document: Document) -> None:
+    """The same bytes as in the file."""
+    sys.stdout.write(to_json(document).decode())
+
+
+def print_plan(told: Explanation, *, reasons: bool) -> None:
+    """What will be done; with `reasons`, why."""
+    console = _console()
+    _pairs(console, told.summary)
+    _table(
+        console,
+        ("type", "tensors", "parameters", "size"),
+        [(kind, str(count), f"{parameters:,}", format_bytes(size)) for kind, count, parameters, size in told.types],
+    )
+    if reasons:
+        _table(console, ("choice", "because", "source"), told.reasons)
+    for warning in told.warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
+
+
+def print_quant(record: QuantRecord, out: str) -> None:
+    """What was made."""
+    console = _console()
+    worst = max(record.tensors, key=lambda tensor: tensor.output_error or 0.0, default=None)
+    rows = [
+        ("artifact", ", ".join(f"{out}/{file.name} ({format_bytes(file.bytes)})" for file in record.files)),
+        ("type", f"{record.plan.format} {record.plan.type}, {record.plan.method}"),
+        ("bits per weight", f"{record.plan.bits_per_weight:.2f}"),
+        ("time", format_seconds(record.seconds)),
+        ("peak memory", format_bytes(record.peak_memory_bytes)),
+    ]
+    if worst is not None and worst.output_error is not None:
+        rows.append(("worst output error", f"{worst.output_error:.3g} ({worst.name})"))
+    notes = sum(len(tensor.notes) for tensor in record.tensors)
+    if notes:
+        rows.append(("notes", f"{notes}, see quant.json"))
+    _pairs(console, rows)
+
+
+def print_validation(record: ValidationRecord) -> None:
+    """Verdict, gates, and one line per text."""
+    console = _console()
+    console.print(record.verdict, style=VERDICT_STYLES[record.verdict])
+    _gates(console, record.gates)
+    _table(
+        console,
+        ("text", "windows", "perplexity", "artifact", "mean KL", "median", "p99", "same top token"),
+        [
+            (
+                text.name,
+                f"{text.windows} x {text.length}",
+                f"{text.perplexity_reference.value:.4g}",
+                f"{text.perplexity_artifact.value:.4g}",
+                f"{text.kl_mean.value:.4g}",
+                f"{text.kl_median:.4g}",
+                f"{text.kl_p99:.4g}",
+                f"{text.top1_agreement.value:.1%}",
+            )
+            for text in record.texts
+        ],
+    )
+    for note in record.notes:
+        console.print(f"note: {note}", markup=False, highlight=False)
+
+
+def print_ship(record: ShipRecord) -> None:
+    """The end of the way: verdict, sizes, speeds, the report, and what the model said."""
+    console = _console()
+    console.print(record.verdict, style=VERDICT_STYLES[record.verdict])
+    _gates(console, record.gates)
+    smaller = f"{record.original_bytes / record.artifact_bytes:.2f} times smaller"
+    _pairs(
+        console,
+        [
+            ("artifact", f"{record.out}/{record.artifact}"),
+            (
+                "size",
+                f"{format_bytes(record.artifact_bytes)} of {format_bytes(record.original_bytes)} ({smaller})",
+            ),
+            ("bits per weight", f"{record.bits_per_weight:.2f}"),
+            ("report", f"{record.out}/{record.report}"),
+        ],
+    )
+    if record.speed:
+        base = record.speed[-1]
+        _table(
+            console,
+            ("speed", "size", "prompt tokens/s", "decode tokens/s", f"decode against {base.name}"),
+            [
+                (
+                    point.name,
+                    format_bytes(point.bytes),
+                    f"{point.prompt_tokens_s:.1f}",
+                    f"{point.decode_tokens_s:.1f}",
+                    f"{point.decode_tokens_s / base.decode_tokens_s:.2f}",
+                )
+                for point in record.speed
+            ],
+        )
+    if record.reply is not None:
+        console.print(f"the served model says: {' '.join(record.reply.split())}", markup=False, highlight=False)
+
+
+def print_inspection(found: Inspection) -> None:
+    """Types and sizes of a file or folder."""
+    console = _console()
+    rows = [
+        ("path", found.path),
+        ("kind", found.kind),
+        ("architecture", found.architecture),
+        ("parameters", f"{found.parameters:,}"),
+        ("size", f"{format_bytes(found.bytes)}, {found.bits_per_weight:.2f} bits per weight"),
+        ("validation", found.summary or "none embedded"),
+    ]
+    _pairs(console, rows)
+    _table(
+        console,
+        ("type", "tensors", "parameters", "size"),
+        [(row.type, str(row.tensors), f"{row.parameters:,}", format_bytes(row.bytes)) for row in found.types],
+    )
+    _table(console, ("key", "value"), [(key, str(value)) for key, value in found.metadata.items()])
+
+
+def _gates(console: Console, gates: Sequence[Gate]) -> None:
+    rows = [
+        (
+            gate.measure,
+            gate.text,
+            f"{gate.estimate.value:.4g}",
+            f"{gate.estimate.low:.4g} to {gate.estimate.high:.4g}",
+            f"{gate.limit:g}",
+            gate.verdict,
+        )
+        for gate in gates
+    ]
+    _table(console, ("gate", "text", "measured", "95 % interval", "limit", "verdict"), rows)
+
+
+def _pairs(console: Console, rows: Iterable[tuple[str, str]]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    for what, value in rows:
+        table.add_row(_plain(what), _plain(value))
+    console.print(table)
+
+
+def _table(console: Console, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in head:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*map(_plain, row))
+    if table.row_count:
+        console.print()
+        console.print(table)
+
+
+def _plain(text: str) -> str:
+    """Names and tokens are not ours: brackets in them are no markup."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    if sys.stdout.isatty():
+        return Console(highlight=False)
+    return Console(
+        highlight=False, width=WIDE, no_color=True, force_terminal=False, color_system=None, legacy_windows=False
+    )

@@ -48,6 +48,7 @@ TORCH_DTYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
 }
 ITEM_BYTES = {name: dtype.itemsize for name, dtype in TORCH_DTYPES.items()}
+CHECK_SLICE = 1 << 20  # elements
 CHECKED = ("F64", "F32", "F16", "BF16")  # kinds whose values must be finite
 
 
@@ -139,11 +140,11 @@ def _read_into(handle: Any, view: memoryview) -> int:
 
 
 def check_finite(tensor: torch.Tensor, name: str, path: Path) -> None:
-    """Raise `InputError` with the count when the tensor holds NaN or infinity."""
-    finite = torch.isfinite(tensor)
-    if finite.all():
+    """Raise `InputError` with the count when the tensor holds NaN or infinity. Works in slices: `isfinite` makes
+    several temporaries as large as its input, which would set the peak of the whole process."""
+    bad = sum(part.numel() - int(torch.isfinite(part).sum()) for part in torch.split(tensor.view(-1), CHECK_SLICE))
+    if not bad:
         return
-    bad = tensor.numel() - int(finite.sum())
     raise InputError(
         f"`{name}` in `{path}` holds {bad} of {tensor.numel()} values that are NaN or infinite",
         hint="the checkpoint is damaged, or its training diverged; it cannot be quantized",

@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from bitwright.core.errors import InputError
 from bitwright.formats.checkpoint import CheckpointSource
+from bitwright.formats.safetensors_file import check_finite
 from checkpoints import random_weights, tensor_shapes, write_checkpoint, write_weights
 
 NAME = "model.layers.1.mlp.up_proj.weight"
@@ -89,3 +90,15 @@ def test_a_file_cut_before_opening_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(InputError, match="truncated"):
         CheckpointSource(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("place", [0, 1, 4_321, -1])
+def test_one_bad_value_is_found_anywhere(dtype: torch.dtype, place: int) -> None:
+    for bad in (np.nan, np.inf, -np.inf):
+        tensor = torch.linspace(-3, 3, 70_001).to(dtype)
+        check_finite(tensor, "w", Path("file"))
+        tensor[place] = bad
+        with pytest.raises(InputError, match="holds 1 of 70001 values"):
+            check_finite(tensor, "w", Path("file"))
+    check_finite(torch.empty(0, dtype=dtype), "w", Path("file"))

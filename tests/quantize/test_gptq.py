@@ -97,7 +97,10 @@ def test_output_error_is_below_nearest_codes_over_many_seeds() -> None:
         weight, gram, grid = problem(seed)
         feedback = factorize(gram)
         assert feedback is not None
-        gains.append(loss(weight, gptq_codes(weight, grid, feedback), grid, gram) / loss(weight, round_to_grid(weight, grid), grid, gram))
+        gains.append(
+            loss(weight, gptq_codes(weight, grid, feedback), grid, gram)
+            / loss(weight, round_to_grid(weight, grid), grid, gram)
+        )
     assert np.mean(gains) < 0.7
     assert sum(gain < 1 for gain in gains) >= 38
 

@@ -1,4 +1,4 @@
-"""What the door of the room promises, for every scheme: codes in range, storable scales, errors that mean what they say."""
+"""What the door of the room promises, for every scheme: codes in range, storable scales, honest errors."""
 
 import gguf
 import numpy as np

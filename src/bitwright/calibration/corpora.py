@@ -50,7 +50,7 @@ def windows_from_files(
     tokenizer = load_tokenizer(tokenizer_folder)
     ids: list[int] = []
     for path in paths:
-        ids += tokenizer.encode(_read_text(path, tokenizer), add_special_tokens=False)
+        ids += tokenizer.encode(_read_text(path, tokenizer), add_special_tokens=False, verbose=False)
     available = len(ids) // length
     if available < 1:
         raise InputError(
@@ -68,7 +68,10 @@ def windows_from_files(
 def check_counts(samples: int, length: int) -> None:
     """Refuse windows that cannot be."""
     if samples < 1:
-        raise UsageError(f"{samples} windows were asked for, at least 1 is needed", hint="use --samples or --windows with a positive number")
+        raise UsageError(
+            f"{samples} windows were asked for, at least 1 is needed",
+            hint="use --samples or --windows with a positive number",
+        )
     if length < 8:
         raise UsageError(f"windows of {length} tokens are too short, at least 8 are needed", hint="use --length 512")
 
@@ -78,7 +81,9 @@ def load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer  # seconds to import, and only needed where text is
 
     if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
-        raise InputError(f"`{folder}` holds no tokenizer", hint="copy tokenizer.json and tokenizer_config.json of the model into it")
+        raise InputError(
+            f"`{folder}` holds no tokenizer", hint="copy tokenizer.json and tokenizer_config.json of the model into it"
+        )
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, OSError, KeyError) as error:
@@ -96,7 +101,9 @@ def _read_text(path: str, tokenizer: Any) -> str:
         raise from_os_error(error, path) from error
     if not path.endswith((".jsonl", ".ndjson")):
         return text
-    return "\n\n".join(_line_text(path, number, line, tokenizer) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+    return "\n\n".join(
+        _line_text(path, number, line, tokenizer) for number, line in enumerate(text.splitlines(), 1) if line.strip()
+    )
 
 
 def _line_text(path: str, number: int, line: str, tokenizer: Any) -> str:
@@ -107,12 +114,16 @@ def _line_text(path: str, number: int, line: str, tokenizer: Any) -> str:
     match item:
         case {"messages": list(messages)}:
             if not tokenizer.chat_template:
-                raise InputError(f"`{path}` holds chats, but the model has no chat template", hint="use lines with a `text` field")
+                raise InputError(
+                    f"`{path}` holds chats, but the model has no chat template", hint="use lines with a `text` field"
+                )
             return str(tokenizer.apply_chat_template(messages, tokenize=False))
         case {"text": str(text)}:
             return text
         case _:
-            raise InputError(f"`{path}` line {number} has neither `text` nor `messages`", hint='write {"text": "…"} on each line')
+            raise InputError(
+                f"`{path}` line {number} has neither `text` nor `messages`", hint='write {"text": "…"} on each line'
+            )
 
 
 def _download(name: str) -> Path:
@@ -127,4 +138,6 @@ def _download(name: str) -> Path:
     try:
         return Path(hf_hub_download(f"{owner}/{repo}", file, repo_type="dataset"))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(f"`{HUB_PREFIX}{name}` cannot be fetched: {str(error).splitlines()[0]}", hint="give a local file instead") from error
+        raise InputError(
+            f"`{HUB_PREFIX}{name}` cannot be fetched: {str(error).splitlines()[0]}", hint="give a local file instead"
+        ) from error

@@ -1,9 +1,9 @@
 """Text sampled from the model itself, so that nothing need be downloaded.
 
 Plain sampling (temperature 1, no truncation) from the beginning-of-text token, with an explicit generator: the same
-seed gives the same windows. What the model writes is what it is used for, and calibration on it has been found close to
-calibration on the training data (Liu et al. 2023, LLM-QAT, arXiv:2305.17888, §3.1). An end-of-text token does not stop a
-window; the next document begins behind it.
+seed gives the same windows. What the model writes is what it is used for; Liu et al. 2023 (LLM-QAT, arXiv:2305.17888,
+§3.1) train on such text in place of the training data. An end-of-text token does not stop a window; the next document
+begins behind it.
 
 The whole model is held in memory while sampling. Not here: text from files (corpora.py).
 """
@@ -22,9 +22,7 @@ BATCH = 32  # windows sampled side by side: reading the weights, which dominates
 
 
 @torch.no_grad()
-def self_windows(
-    folder: Path, samples: int, length: int, seed: int, *, progress: Progress = SILENT
-) -> TokenWindows:
+def self_windows(folder: Path, samples: int, length: int, seed: int, *, progress: Progress = SILENT) -> TokenWindows:
     """Sample `samples` windows of `length` tokens from the checkpoint in `folder`.
 
     Raises `InputError` when the model's output is not finite, `UsageError` on counts that are not positive.
@@ -35,7 +33,10 @@ def self_windows(
     tokenizer = load_tokenizer(folder)
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if start is None:
-        raise InputError(f"`{folder}`: the tokenizer has neither a beginning- nor an end-of-text token", hint="give --calibration FILE and --text FILE")
+        raise InputError(
+            f"`{folder}`: the tokenizer has neither a beginning- nor an end-of-text token",
+            hint="give --calibration FILE and --text FILE",
+        )
     logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).eval()
     generator = torch.Generator().manual_seed(seed)
@@ -46,11 +47,14 @@ def self_windows(
         tokens = torch.full((count, length), start, dtype=torch.int64)
         cache = StaticCache(config=model.config, max_cache_len=length)
         for position in range(length - 1):
-            logits = model(
-                tokens[:, position : position + 1], past_key_values=cache, use_cache=True
-            ).logits[:, -1].float()
+            logits = (
+                model(tokens[:, position : position + 1], past_key_values=cache, use_cache=True).logits[:, -1].float()
+            )
             if not bool(torch.isfinite(logits).all()):
-                raise InputError(f"`{folder}`: the model's output is not finite at position {position}", hint="the checkpoint may be damaged")
+                raise InputError(
+                    f"`{folder}`: the model's output is not finite at position {position}",
+                    hint="the checkpoint may be damaged",
+                )
             tokens[:, position + 1] = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
             progress.advance(count)
         parts.append(tokens)

@@ -34,7 +34,10 @@ class InputStatistics:
         """Mean of x xᵀ over tokens, [I, I]. Raises `InputError` when an activation was not finite."""
         gram_II = self._gram_II / max(self.tokens, 1)
         if not bool(torch.isfinite(gram_II).all()):
-            raise InputError(f"activations that enter `{where}` are not finite", hint="the checkpoint may be damaged; run it in transformers first")
+            raise InputError(
+                f"activations that enter `{where}` are not finite",
+                hint="the checkpoint may be damaged; run it in transformers first",
+            )
         return gram_II.numpy()
 
     def absmax(self) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """Everything that can go wrong for a user, on one screen.
 
 BitwrightError
-├── UsageError             exit 2   the request itself is wrong: an unknown flag value, a group size that does not divide
+├── UsageError             exit 2   the request is wrong: an unknown flag value, a group size that does not divide
 │   └── UnsupportedError   exit 2   a sound request that this version cannot serve: architecture, scheme, format
 ├── InputError             exit 2   a file is missing, truncated, inconsistent, or holds values that are not finite
 │   └── MismatchError      exit 2   two inputs that do not belong together: another plan, another model, another text
@@ -75,13 +75,19 @@ def from_os_error(error: OSError, path: Path | str) -> BitwrightError:
     where = f"`{path}`"
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
-            return EnvironmentFault(f"no space left on the disk that holds {where}", hint="free some space, or choose another --out")
+            return EnvironmentFault(
+                f"no space left on the disk that holds {where}", hint="free some space, or choose another --out"
+            )
         case errno.EROFS | errno.EACCES | errno.EPERM:
-            return EnvironmentFault(f"cannot write {where}: {error.strerror}", hint="choose a folder that you may write to")
+            return EnvironmentFault(
+                f"cannot write {where}: {error.strerror}", hint="choose a folder that you may write to"
+            )
         case errno.ENOENT:
             return InputError(f"{where} does not exist", hint="check the path")
         case errno.ENOTDIR | errno.EEXIST:
-            return UsageError(f"{where} is in the way: a file stands where a folder is needed", hint="choose another --out")
+            return UsageError(
+                f"{where} is in the way: a file stands where a folder is needed", hint="choose another --out"
+            )
         case errno.EISDIR:
             return InputError(f"{where} is a folder, a file was expected", hint="check the path")
         case _:

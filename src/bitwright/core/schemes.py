@@ -63,7 +63,9 @@ class IntScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="int"):
 
     def __post_init__(self) -> None:
         if self.bits not in INT_BITS:
-            raise UsageError(f"{self.bits} bits are not supported here", hint=f"use --bits {' or '.join(map(str, INT_BITS))}")
+            raise UsageError(
+                f"{self.bits} bits are not supported here", hint=f"use --bits {' or '.join(map(str, INT_BITS))}"
+            )
         if self.group_size is not None and self.group_size not in GROUP_SIZES:
             raise UsageError(
                 f"group size {self.group_size} is not one that the engines' kernels take",

@@ -63,7 +63,7 @@ class Walker:
 
     def load_block(self, index: int) -> nn.Module:
         """Block `index`, filled with float32 weights. Raises `InputError` on absent or misshapen tensors."""
-        block = copy.deepcopy(self._skeleton.model.layers[index])
+        block: nn.Module = copy.deepcopy(self._skeleton.model.layers[index])
         _fill(block, self._source, f"{LAYERS}.{index}.")
         return block.eval()
 
@@ -84,7 +84,7 @@ class Walker:
     def run_block(self, index: int, hidden_WTH: torch.Tensor, *, batch: int = 4) -> torch.Tensor:
         """Load block `index`, run all windows through it in batches, drop it."""
         block = self.load_block(index)
-        return torch.cat([self.forward(block, part) for part in hidden_WTH.split(batch)])
+        return torch.cat([self.forward(block, part) for part in torch.split(hidden_WTH, batch)])
 
     @torch.no_grad()
     def normed(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -128,7 +128,9 @@ def _fill(module: nn.Module, source: WeightSource, prefix: str) -> None:
     for name, empty in module.state_dict().items():
         tensor = source.load(prefix + name)
         if tensor.shape != empty.shape:
-            raise InputError(f"`{prefix}{name}` has shape {tuple(tensor.shape)}, the config asks for {tuple(empty.shape)}")
+            raise InputError(
+                f"`{prefix}{name}` has shape {tuple(tensor.shape)}, the config asks for {tuple(empty.shape)}"
+            )
         weights[name] = tensor.float()
     module.load_state_dict(weights, assign=True)
     module.requires_grad_(False)

@@ -45,7 +45,9 @@ def is_float(entry: TensorPlan) -> bool:
     return isinstance(entry.scheme, FloatScheme) or (isinstance(entry.scheme, GgmlScheme) and entry.scheme.is_float)
 
 
-def write_tensor(shop: Workshop, name: str, statistics: Statistics | None = None) -> tuple[TensorRecord, NDArray[np.float32]]:
+def write_tensor(
+    shop: Workshop, name: str, statistics: Statistics | None = None
+) -> tuple[TensorRecord, NDArray[np.float32]]:
     """Solve or cast one tensor and emit its bytes. Returns the record and the values that readers will see."""
     started = time.monotonic()
     entry = shop.plans[name]
@@ -93,7 +95,12 @@ def quantize_block(
 
     per_batch = max(1, BATCH_TOKENS // hidden_WTH.shape[1])
     outputs = run_staged(
-        lambda part: walker.forward(block, part), block, hidden_WTH.split(per_batch), list(groups), observe, complete
+        lambda part: walker.forward(block, part),
+        block,
+        torch.split(hidden_WTH, per_batch),
+        list(groups),
+        observe,
+        complete,
     )
     return tuple(records[name] for name in names), torch.cat(outputs)
 
@@ -101,6 +108,6 @@ def quantize_block(
 def head_statistics(walker: Walker, hidden_WTH: torch.Tensor, method: Method) -> Statistics:
     """Statistics of the input of the output head: the final norm of the last hidden states."""
     running = InputStatistics(hidden_WTH.shape[-1])
-    for part in hidden_WTH.split(max(1, BATCH_TOKENS // hidden_WTH.shape[1])):
+    for part in torch.split(hidden_WTH, max(1, BATCH_TOKENS // hidden_WTH.shape[1])):
         running.add(walker.normed(part))
     return Statistics.of(running.gram("lm_head"), method)

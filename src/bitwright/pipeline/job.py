@@ -12,10 +12,12 @@ import fcntl
 import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from bitwright.calibration.corpora import TokenWindows, make_windows
 from bitwright.core.atomic import atomic_file
@@ -51,7 +53,7 @@ class Job:
     """The work directory, locked against a second process for as long as it is open."""
 
     def __init__(self, out: Path, plan: Plan) -> None:
-        """Open or create. Raises `MismatchError` when another plan was begun there, `EnvironmentFault` when it is busy."""
+        """Open or create. Raises `MismatchError` when another plan was begun, `EnvironmentFault` when it is busy."""
         self.folder = out / WORK
         self._identity = identity(plan)
         try:
@@ -63,7 +65,9 @@ class Job:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._lock.close()
-            raise EnvironmentFault(f"another run is at work in `{out}`", hint="wait for it, or choose another --out") from error
+            raise EnvironmentFault(
+                f"another run is at work in `{out}`", hint="wait for it, or choose another --out"
+            ) from error
         self.state: JobState | None = None
         if (self.folder / JOB).exists():
             state = read_document(JobState, self.folder / JOB)
@@ -86,19 +90,27 @@ class Job:
             return None
         windows = make_windows("calibration", torch.from_numpy(_load(path)))
         if windows.sha256 != self.state.tokens_sha256:
-            raise MismatchError(f"`{path}` is not the text that the run began with", hint=f"remove `{self.folder}` to start anew")
+            raise MismatchError(
+                f"`{path}` is not the text that the run began with", hint=f"remove `{self.folder}` to start anew"
+            )
         return windows
 
     def check_complete(self, files: list[Path]) -> None:
-        """Refuse a work directory that has lost what `job.json` says is there; only the last step may have moved files."""
+        """Refuse a folder that has lost what `job.json` says is there; only the last step may have moved files."""
         assert self.state is not None
-        lost = [path for path in files if not path.exists() and self.state.done and not (self.folder.parent / path.stem).exists()]
+        lost = [
+            path
+            for path in files
+            if not path.exists() and self.state.done and not (self.folder.parent / path.stem).exists()
+        ]
         if self.state.tokens_sha256 and not (self.folder / TOKENS).exists():
             lost.append(self.folder / TOKENS)
         if self.state.tokens_sha256 and self.state.done and not self._hidden_path(len(self.state.done)).exists():
             lost.append(self._hidden_path(len(self.state.done)))
         if lost:
-            raise MismatchError(f"`{lost[0]}` is missing from an unfinished run", hint=f"remove `{self.folder}` to start anew")
+            raise MismatchError(
+                f"`{lost[0]}` is missing from an unfinished run", hint=f"remove `{self.folder}` to start anew"
+            )
 
     def begin(self, windows: TokenWindows | None) -> JobState:
         """Write tokens and an empty state."""
@@ -125,7 +137,9 @@ class Job:
         count = len(self.state.done) + 1
         if hidden is not None:
             _save(self._hidden_path(count), hidden.numpy())
-        self.state = msgspec.structs.replace(self.state, done=(*self.state.done, unit), seconds=self.state.seconds + seconds)
+        self.state = msgspec.structs.replace(
+            self.state, done=(*self.state.done, unit), seconds=self.state.seconds + seconds
+        )
         write_document(self.state, self.folder / JOB)
         self._hidden_path(count - 1).unlink(missing_ok=True)
 
@@ -139,23 +153,21 @@ class Job:
 
 
 def identity(plan: Plan) -> str:
-    """What must be equal for two runs to be the same run: the plan but for where the checkpoint lies, and our version."""
+    """What makes two runs the same run: the plan, but for where the checkpoint lies, and our version."""
     model = msgspec.structs.replace(plan.model, path="")
     return hashlib.sha256(version().encode() + to_json(msgspec.structs.replace(plan, model=model))).hexdigest()
 
 
-def _save(path: Path, values: np.ndarray) -> None:  # type: ignore[type-arg]
+def _save(path: Path, values: NDArray[Any]) -> None:
     with atomic_file(path) as handle:
         np.save(handle, values, allow_pickle=False)
 
 
-def _load(path: Path) -> np.ndarray:  # type: ignore[type-arg]
+def _load(path: Path) -> NDArray[Any]:
     try:
-        loaded: np.ndarray = np.load(path, allow_pickle=False)  # type: ignore[type-arg]
+        loaded: NDArray[Any] = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise InputError(f"`{path}` is damaged: {error}", hint=f"remove `{path.parent}` to start anew") from error
     except OSError as error:
         raise from_os_error(error, path) from error
     return loaded
-
-

@@ -42,7 +42,9 @@ class GrowingArtifact:
                 raise from_os_error(error, path) from error
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._close()
 
     def write(self, regions: Mapping[str, bytes]) -> None:

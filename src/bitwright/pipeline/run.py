@@ -83,6 +83,7 @@ def _run(plan: Plan, folder: Path, out: Path, job: Job, progress: Progress) -> Q
         job.check_complete([partial_path(layout, job.folder) for layout in layouts])
         set_threads(job.state.threads)
     units = unit_names(plan)
+    assert job.state is not None
     if len(job.state.done) < len(units):
         with GrowingArtifact(layouts, job.folder) as artifact:
             artifact.write(writer.constants())

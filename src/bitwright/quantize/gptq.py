@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import dataclasses
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
+from bitwright.quantize import kernels
 from bitwright.quantize.grid import Grid, grid_values
 from bitwright.tensors.qtensor import Float32
 
@@ -39,7 +39,9 @@ class Feedback:
     notes: tuple[str, ...]
 
 
-def factorize(gram_II: Float32, *, act_order: bool = True, damping: tuple[float, ...] = DAMPING_LADDER) -> Feedback | None:
+def factorize(
+    gram_II: Float32, *, act_order: bool = True, damping: tuple[float, ...] = DAMPING_LADDER
+) -> Feedback | None:
     """U with H⁻¹ = Uᵀ U for the damped Gram matrix. `None` when no rung of the ladder makes it positive definite."""
     diagonal_I = np.diag(gram_II).astype(np.float64)
     order_I = np.argsort(-diagonal_I, kind="stable") if act_order else np.arange(len(diagonal_I))
@@ -84,7 +86,7 @@ def gptq_codes(
         error_OB = np.empty((rows, stop - start), dtype=dtype)
         part_OB = np.ascontiguousarray(running_OI[:, start:stop])
         part_codes_OB = np.empty(part_OB.shape, dtype=np.int16)
-        _round_block(
+        kernels.round_block(
             part_OB, np.ascontiguousarray(upper_II[start:stop, start:stop]), group_I[start:stop],
             grid.step_OG, grid.zero_OG, grid.offset_OG, grid.low, grid.high, part_codes_OB, error_OB,
         )  # fmt: skip
@@ -103,30 +105,15 @@ def gptq_codes_reference(weight_OI: NDArray[np.floating], grid: Grid, feedback: 
     codes_OI: NDArray[np.int16] = np.empty(running_OI.shape, dtype=np.int16)
     for position, column in enumerate(feedback.order_I):
         g = column // grid.group_size
-        step_O, zero_O, offset_O = (field[:, g].astype(np.float64) for field in (grid.step_OG, grid.zero_OG, grid.offset_OG))
+        step_O, zero_O, offset_O = (
+            field[:, g].astype(np.float64) for field in (grid.step_OG, grid.zero_OG, grid.offset_OG)
+        )
         levels_O = np.divide(running_OI[:, position] - offset_O, step_O, out=np.zeros_like(step_O), where=step_O != 0)
         code_O = np.clip(np.rint(levels_O + zero_O), grid.low, grid.high)
         codes_OI[:, column] = code_O
         error_O = (running_OI[:, position] - (step_O * (code_O - zero_O) + offset_O)) / upper_II[position, position]
         running_OI[:, position + 1 :] -= np.outer(error_O, upper_II[position, position + 1 :])
     return codes_OI
-
-
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})
-def _round_block(part_OB, upper_BB, group_B, step_OG, zero_OG, offset_OG, low, high, codes_OB, error_OB):  # type: ignore[no-untyped-def]
-    rows, columns = part_OB.shape
-    for o in numba.prange(rows):
-        for i in range(columns):
-            g = group_B[i]
-            step = step_OG[o, g]
-            value = part_OB[o, i]
-            level = np.rint((value - offset_OG[o, g]) / step + zero_OG[o, g]) if step != 0 else zero_OG[o, g]
-            level = min(max(level, low), high)
-            codes_OB[o, i] = level
-            error = (value - (step * (level - zero_OG[o, g]) + offset_OG[o, g])) / upper_BB[i, i]
-            error_OB[o, i] = error
-            for j in range(i + 1, columns):
-                part_OB[o, j] -= error * upper_BB[i, j]
 
 
 def refine_codes(
@@ -139,29 +126,5 @@ def refine_codes(
     error_OI = weight_OI - grid_values(codes_OI, grid)
     pull_OI = error_OI @ gram_II
     result_OI = codes_OI.copy()
-    _descend(result_OI, pull_OI, gram_II, grid.step_OG, grid.group_size, grid.low, grid.high, sweeps)
+    kernels.descend(result_OI, pull_OI, gram_II, grid.step_OG, grid.group_size, grid.low, grid.high, sweeps)
     return result_OI
-
-
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})
-def _descend(codes_OI, pull_OI, gram_II, step_OG, group, low, high, sweeps):  # type: ignore[no-untyped-def]
-    rows, columns = codes_OI.shape
-    for o in numba.prange(rows):
-        for _ in range(sweeps):
-            moved = False
-            for i in range(columns):
-                step = step_OG[o, i // group]
-                curvature = gram_II[i, i]
-                if step == 0 or curvature <= 0:
-                    continue
-                wanted = codes_OI[o, i] + np.rint(pull_OI[o, i] / (curvature * step))
-                wanted = min(max(wanted, low), high)
-                change = (wanted - codes_OI[o, i]) * step
-                if change == 0 or change * (change * curvature - 2 * pull_OI[o, i]) >= 0:
-                    continue
-                codes_OI[o, i] = wanted
-                moved = True
-                for j in range(columns):
-                    pull_OI[o, j] -= change * gram_II[i, j]
-            if not moved:
-                break

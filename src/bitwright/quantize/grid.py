@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bitwright.quantize import kernels
 from bitwright.tensors.qtensor import Float32
 
 
@@ -33,7 +33,9 @@ class Grid:
 def round_to_grid(weight_OI: Float32, grid: Grid) -> NDArray[np.int16]:
     """The nearest code for every weight, [O, I]."""
     codes_OI: NDArray[np.int16] = np.empty(weight_OI.shape, dtype=np.int16)
-    _round(weight_OI, grid.step_OG, grid.zero_OG, grid.offset_OG, grid.group_size, grid.low, grid.high, codes_OI)
+    kernels.round_nearest(
+        weight_OI, grid.step_OG, grid.zero_OG, grid.offset_OG, grid.group_size, grid.low, grid.high, codes_OI
+    )
     return codes_OI
 
 
@@ -42,14 +44,3 @@ def grid_values(codes_OI: NDArray[np.int16], grid: Grid) -> Float32:
     spread = [np.repeat(field, grid.group_size, axis=1) for field in (grid.step_OG, grid.zero_OG, grid.offset_OG)]
     values: Float32 = spread[0] * (codes_OI.astype(np.float32) - spread[1]) + spread[2]
     return values
-
-
-@numba.njit(parallel=True, cache=True, nogil=True)
-def _round(weight_OI, step_OG, zero_OG, offset_OG, group, low, high, codes_OI):  # type: ignore[no-untyped-def]
-    rows, columns = weight_OI.shape
-    for o in numba.prange(rows):
-        for g in range(columns // group):
-            step, zero, offset = step_OG[o, g], zero_OG[o, g], offset_OG[o, g]
-            for i in range(g * group, (g + 1) * group):
-                level = np.rint((weight_OI[o, i] - offset) / step + zero) if step != 0 else zero
-                codes_OI[o, i] = min(max(level, low), high)

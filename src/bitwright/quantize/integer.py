@@ -11,16 +11,15 @@ Dimension key: O outputs · I inputs · G groups along I
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bitwright.quantize import kernels
 from bitwright.quantize.grid import Grid
 from bitwright.tensors.qtensor import Float32
 
 CANDIDATES = 48  # shrink factors per sign, from SHRINK_LOW to SHRINK_HIGH of the min-max scale
 SHRINK_LOW, SHRINK_HIGH = 0.35, 1.05
-TINY = np.float32(1e-30)
 
 
 def round_scale(values: NDArray[np.floating], dtype: str) -> Float32:
@@ -40,9 +39,13 @@ def symmetric_grid(
 ) -> Grid:
     """Steps for codes in [low, high] around zero."""
     step_OG = np.empty((weight_OI.shape[0], weight_OI.shape[1] // group_size), dtype=np.float32)
-    _search_symmetric(weight_OI, importance_I, group_size, low, high, signed, CANDIDATES, SHRINK_LOW, SHRINK_HIGH, step_OG)
+    kernels.search_symmetric(
+        weight_OI, importance_I, group_size, low, high, signed, CANDIDATES, SHRINK_LOW, SHRINK_HIGH, step_OG
+    )
     zeros = np.zeros_like(step_OG)
-    return Grid(step_OG=round_scale(step_OG, dtype), zero_OG=zeros, offset_OG=zeros, group_size=group_size, low=low, high=high)
+    return Grid(
+        step_OG=round_scale(step_OG, dtype), zero_OG=zeros, offset_OG=zeros, group_size=group_size, low=low, high=high
+    )
 
 
 def zero_point_grid(
@@ -53,7 +56,9 @@ def zero_point_grid(
     step_OG = round_scale(step_OG, dtype)
     safe_OG = np.where(step_OG == 0, np.float32(1), step_OG)
     zero_OG = np.clip(np.rint(low - minimum_OG / safe_OG), low, high).astype(np.float32)
-    return Grid(step_OG=step_OG, zero_OG=zero_OG, offset_OG=np.zeros_like(step_OG), group_size=group_size, low=low, high=high)
+    return Grid(
+        step_OG=step_OG, zero_OG=zero_OG, offset_OG=np.zeros_like(step_OG), group_size=group_size, low=low, high=high
+    )
 
 
 def offset_grid(weight_OI: Float32, importance_I: Float32, *, group_size: int, high: int, dtype: str) -> Grid:
@@ -84,94 +89,5 @@ def _affine(
 ) -> tuple[Float32, Float32]:
     shape = (weight_OI.shape[0], weight_OI.shape[1] // group_size)
     step_OG, minimum_OG = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
-    _search_affine(weight_OI, importance_I, group_size, levels, free_sign, whole_zero, step_OG, minimum_OG)
+    kernels.search_affine(weight_OI, importance_I, group_size, levels, free_sign, whole_zero, step_OG, minimum_OG)
     return step_OG, minimum_OG
-
-
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath=True)
-def _search_symmetric(weight_OI, importance_I, group, low, high, signed, count, shrink_low, shrink_high, step_OG):  # type: ignore[no-untyped-def]
-    rows, columns = weight_OI.shape
-    for o in numba.prange(rows):
-        for g in range(columns // group):
-            w = weight_OI[o, g * group : (g + 1) * group]
-            d = importance_I[g * group : (g + 1) * group]
-            largest = np.float32(0)
-            for i in range(group):
-                largest = max(largest, abs(w[i]))
-            if largest < TINY:
-                step_OG[o, g] = 0
-                continue
-            best, best_step = np.float32(3e38), np.float32(0)
-            for sign in range(2 if signed else 1):
-                full = largest / np.float32(-low) * (1 if sign == 0 else -1)
-                for c in range(count):
-                    step = full * np.float32(shrink_low + (shrink_high - shrink_low) * c / (count - 1))
-                    # two rounds: codes for the step, then the least-squares step for those codes
-                    for _ in range(2):
-                        inverse = np.float32(1) / step
-                        loss, cross, square = np.float32(0), np.float32(0), np.float32(0)
-                        for i in range(group):
-                            q = min(max(np.rint(w[i] * inverse), np.float32(low)), np.float32(high))
-                            e = w[i] - step * q
-                            loss += d[i] * e * e
-                            cross += d[i] * w[i] * q
-                            square += d[i] * q * q
-                        if loss < best:
-                            best, best_step = loss, step
-                        if square <= 0 or cross == 0:
-                            break
-                        step = cross / square
-            step_OG[o, g] = best_step
-
-
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath=True)
-def _search_affine(weight_OI, importance_I, group, levels, free_sign, whole_zero, step_OG, minimum_OG):  # type: ignore[no-untyped-def]
-    rows, columns = weight_OI.shape
-    top = np.float32(levels)
-    for o in numba.prange(rows):
-        for g in range(columns // group):
-            w = weight_OI[o, g * group : (g + 1) * group]
-            d = importance_I[g * group : (g + 1) * group]
-            lowest, highest = w[0], w[0]
-            for i in range(group):
-                lowest, highest = min(lowest, w[i]), max(highest, w[i])
-            if not free_sign:
-                lowest, highest = min(lowest, np.float32(0)), max(highest, np.float32(0))
-            if highest - lowest < TINY:
-                step_OG[o, g] = 0
-                minimum_OG[o, g] = lowest
-                continue
-            best, best_step, best_minimum = np.float32(3e38), np.float32(0), np.float32(0)
-            for c in range(32):
-                shrink = np.float32(0.5 + 0.55 * c / 31)
-                step = (highest - lowest) * shrink / top
-                minimum = lowest * shrink if not free_sign else (lowest + highest) / 2 - (highest - lowest) * shrink / 2
-                for _ in range(3 if whole_zero else 2):
-                    inverse = np.float32(1) / step
-                    if whole_zero:
-                        minimum = -step * min(max(np.rint(-minimum * inverse), np.float32(0)), top)
-                    loss = np.float32(0)
-                    sd, sq, sqq, sw, swq = np.float32(0), np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-                    for i in range(group):
-                        q = min(max(np.rint((w[i] - minimum) * inverse), np.float32(0)), top)
-                        e = w[i] - (step * q + minimum)
-                        loss += d[i] * e * e
-                        sd += d[i]
-                        sq += d[i] * q
-                        sqq += d[i] * q * q
-                        sw += d[i] * w[i]
-                        swq += d[i] * w[i] * q
-                    if loss < best:
-                        best, best_step, best_minimum = loss, step, minimum
-                    determinant = sd * sqq - sq * sq
-                    if determinant <= TINY:
-                        break
-                    step = (sd * swq - sq * sw) / determinant
-                    minimum = (sqq * sw - sq * swq) / determinant
-                    if not free_sign and minimum > 0:
-                        minimum = np.float32(0)
-                        step = swq / sqq
-                    if step <= 0:
-                        break
-            step_OG[o, g] = best_step
-            minimum_OG[o, g] = best_minimum

@@ -71,10 +71,13 @@ def importance(statistics: Statistics | None, columns: int) -> Float32:
     mean = diagonal_I.mean()
     if not mean > 0:
         return np.ones(columns, dtype=np.float32)
-    return (diagonal_I / mean + IMPORTANCE_FLOOR).astype(np.float32)
+    weights_I: Float32 = (diagonal_I / mean + IMPORTANCE_FLOOR).astype(np.float32)
+    return weights_I
 
 
-def relative_errors(weight_OI: Float32, decoded_OI: Float32, statistics: Statistics | None) -> tuple[float, float | None]:
+def relative_errors(
+    weight_OI: Float32, decoded_OI: Float32, statistics: Statistics | None
+) -> tuple[float, float | None]:
     """Squared error over squared size: of the weights, and of the outputs Σ_rows E G Eᵀ / Σ_rows W G Wᵀ."""
     error_OI = weight_OI - decoded_OI
     size = float(np.square(weight_OI, dtype=np.float64).sum())
@@ -94,7 +97,12 @@ def _codes(
         return round_to_grid(weight_OI, grid), "rtn", None, notes
     feedback = statistics.feedback
     if feedback is None:
-        return round_to_grid(weight_OI, grid), "rtn", None, ["the Gram matrix has no Cholesky factor at any damping: nearest codes"]
+        return (
+            round_to_grid(weight_OI, grid),
+            "rtn",
+            None,
+            ["the Gram matrix has no Cholesky factor at any damping: nearest codes"],
+        )
     codes_OI = gptq_codes(weight_OI, grid, feedback)
     codes_OI = refine_codes(weight_OI, codes_OI, grid, damped(statistics.gram_II, feedback.damping))
     return codes_OI, "gptq", feedback.damping, list(feedback.notes)
@@ -118,7 +126,9 @@ def _grid(weight_OI: Float32, weights_I: Float32, scheme: IntScheme | GgmlScheme
         case "Q6_K":
             return kquants.signed_kquant(weight_OI, weights_I)
         case "Q4_1" | "Q5_1":
-            grid = integer.offset_grid(weight_OI, weights_I, group_size=32, high=15 if scheme.type == "Q4_1" else 31, dtype="f16")
+            grid = integer.offset_grid(
+                weight_OI, weights_I, group_size=32, high=15 if scheme.type == "Q4_1" else 31, dtype="f16"
+            )
             return grid, {"d": grid.step_OG.astype(np.float16), "m": grid.offset_OG.astype(np.float16)}
         case "Q4_0" | "Q5_0" | "Q8_0":
             return _legacy_grid(weight_OI, weights_I, scheme.type)
@@ -139,7 +149,7 @@ def _legacy_grid(weight_OI: Float32, weights_I: Float32, kind: str) -> tuple[Gri
 def _integer_grid(weight_OI: Float32, weights_I: Float32, scheme: IntScheme) -> tuple[Grid, dict[str, Array]]:
     group = scheme.group_size or weight_OI.shape[1]
     low, high = -(2 ** (scheme.bits - 1)), 2 ** (scheme.bits - 1) - 1
-    shared: dict[str, Any] = dict(group_size=group, low=low, high=high, dtype=scheme.scale_dtype)
+    shared: dict[str, Any] = {"group_size": group, "low": low, "high": high, "dtype": scheme.scale_dtype}
     if scheme.symmetric:
         grid = integer.symmetric_grid(weight_OI, weights_I, **shared)
         return grid, {"scale": grid.step_OG}

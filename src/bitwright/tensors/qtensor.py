@@ -64,7 +64,9 @@ class QTensor:
         d = self.fields["d"].astype(np.float32)
         if kind in ("Q4_K", "Q5_K"):
             step = _spread(d, self.fields["scales"]) * self.fields["scales"].astype(np.float32)
-            low = _spread(self.fields["dmin"].astype(np.float32), self.fields["mins"]) * self.fields["mins"].astype(np.float32)
+            low = _spread(self.fields["dmin"].astype(np.float32), self.fields["mins"]) * self.fields["mins"].astype(
+                np.float32
+            )
             return _spread(step, codes) * codes - _spread(low, codes)
         if kind == "Q6_K":
             step = _spread(d, self.fields["scales"]) * self.fields["scales"].astype(np.float32)

@@ -1,0 +1,249 @@
+"""The compiled loops of this room. Numba infers their types; each has a plain twin or an oracle in the tests.
+
+Rows are independent, so every loop is parallel over rows and its result does not depend on the number of threads.
+Importance is one weight per input. Sums are float32 within a group, float64 across a super-block.
+Dimension key: O outputs · I inputs · G groups along I · N super-blocks · S sub-blocks · B columns of one block
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+TINY = np.float32(1e-30)  # a group with no larger weight is all zero
+BIG = np.float32(3e38)  # larger than any loss; infinity is not allowed under fastmath
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def round_nearest(weight_OI, step_OG, zero_OG, offset_OG, group, low, high, codes_OI):
+    rows, columns = weight_OI.shape
+    for o in numba.prange(rows):
+        for g in range(columns // group):
+            step, zero, offset = step_OG[o, g], zero_OG[o, g], offset_OG[o, g]
+            for i in range(g * group, (g + 1) * group):
+                level = np.rint((weight_OI[o, i] - offset) / step + zero) if step != 0 else zero
+                codes_OI[o, i] = min(max(level, low), high)
+
+
+@numba.njit(parallel=True, cache=True, nogil=True, fastmath=True)
+def search_symmetric(weight_OI, importance_I, group, low, high, signed, count, shrink_low, shrink_high, step_OG):
+    rows, columns = weight_OI.shape
+    for o in numba.prange(rows):
+        for g in range(columns // group):
+            w = weight_OI[o, g * group : (g + 1) * group]
+            d = importance_I[g * group : (g + 1) * group]
+            largest = np.float32(0)
+            for i in range(group):
+                largest = max(largest, abs(w[i]))
+            if largest < TINY:
+                step_OG[o, g] = 0
+                continue
+            best, best_step = np.float32(3e38), np.float32(0)
+            for sign in range(2 if signed else 1):
+                full = largest / np.float32(-low) * (1 if sign == 0 else -1)
+                for c in range(count):
+                    step = full * np.float32(shrink_low + (shrink_high - shrink_low) * c / (count - 1))
+                    # two rounds: codes for the step, then the least-squares step for those codes
+                    for _ in range(2):
+                        inverse = np.float32(1) / step
+                        loss, cross, square = np.float32(0), np.float32(0), np.float32(0)
+                        for i in range(group):
+                            q = min(max(np.rint(w[i] * inverse), np.float32(low)), np.float32(high))
+                            e = w[i] - step * q
+                            loss += d[i] * e * e
+                            cross += d[i] * w[i] * q
+                            square += d[i] * q * q
+                        if loss < best:
+                            best, best_step = loss, step
+                        if square <= 0 or cross == 0:
+                            break
+                        step = cross / square
+            step_OG[o, g] = best_step
+
+
+@numba.njit(parallel=True, cache=True, nogil=True, fastmath=True)
+def search_affine(weight_OI, importance_I, group, levels, free_sign, whole_zero, step_OG, minimum_OG):
+    rows, columns = weight_OI.shape
+    top = np.float32(levels)
+    for o in numba.prange(rows):
+        for g in range(columns // group):
+            w = weight_OI[o, g * group : (g + 1) * group]
+            d = importance_I[g * group : (g + 1) * group]
+            lowest, highest = w[0], w[0]
+            for i in range(group):
+                lowest, highest = min(lowest, w[i]), max(highest, w[i])
+            if not free_sign:
+                lowest, highest = min(lowest, np.float32(0)), max(highest, np.float32(0))
+            if highest - lowest < TINY:
+                step_OG[o, g] = 0
+                minimum_OG[o, g] = lowest
+                continue
+            best, best_step, best_minimum = np.float32(3e38), np.float32(0), np.float32(0)
+            for c in range(32):
+                shrink = np.float32(0.5 + 0.55 * c / 31)
+                step = (highest - lowest) * shrink / top
+                minimum = lowest * shrink if not free_sign else (lowest + highest) / 2 - (highest - lowest) * shrink / 2
+                for _ in range(3 if whole_zero else 2):
+                    inverse = np.float32(1) / step
+                    if whole_zero:
+                        minimum = -step * min(max(np.rint(-minimum * inverse), np.float32(0)), top)
+                    loss = np.float32(0)
+                    sd, sq, sqq, sw, swq = np.float32(0), np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+                    for i in range(group):
+                        q = min(max(np.rint((w[i] - minimum) * inverse), np.float32(0)), top)
+                        e = w[i] - (step * q + minimum)
+                        loss += d[i] * e * e
+                        sd += d[i]
+                        sq += d[i] * q
+                        sqq += d[i] * q * q
+                        sw += d[i] * w[i]
+                        swq += d[i] * w[i] * q
+                    if loss < best:
+                        best, best_step, best_minimum = loss, step, minimum
+                    determinant = sd * sqq - sq * sq
+                    if determinant <= TINY:
+                        break
+                    step = (sd * swq - sq * sw) / determinant
+                    minimum = (sqq * sw - sq * swq) / determinant
+                    if not free_sign and minimum > 0:
+                        minimum = np.float32(0)
+                        step = swq / sqq
+                    if step <= 0:
+                        break
+            step_OG[o, g] = best_step
+            minimum_OG[o, g] = best_minimum
+
+
+@numba.njit(inline="always", fastmath=True)
+def affine_loss(w, d, step, low, top):
+    loss = np.float32(0)
+    inverse = np.float32(1) / step if step > 0 else np.float32(0)
+    for i in range(len(w)):
+        q = min(max(np.rint((w[i] + low) * inverse), np.float32(0)), top)
+        e = w[i] - (step * q - low)
+        loss += d[i] * e * e
+    return loss
+
+
+@numba.njit(parallel=True, cache=True, nogil=True, fastmath=True)
+def fit_affine(
+    weight_OI, importance_I, step_OS, low_OS, d_ON, dmin_ON, high, scales_OS, mins_OS, next_d_ON, next_dmin_ON, loss_ON
+):
+    rows, supers = d_ON.shape
+    top = np.float32(high)
+    for o in numba.prange(rows):
+        for n in range(supers):
+            d, dmin = d_ON[o, n], dmin_ON[o, n]
+            total = np.float32(0)
+            aa, ab, bb, aw, bw = 0.0, 0.0, 0.0, 0.0, 0.0
+            for s in range(n * 8, n * 8 + 8):
+                w = weight_OI[o, s * 32 : s * 32 + 32]
+                importance = importance_I[s * 32 : s * 32 + 32]
+                near_scale = int(np.rint(step_OS[o, s] / d)) if d > 0 else 0
+                near_min = int(np.rint(low_OS[o, s] / dmin)) if dmin > 0 else 0
+                best, best_scale, best_min = BIG, 0, 0
+                for scale in range(max(near_scale - 1, 0), min(near_scale + 1, 63) + 1):
+                    for minimum in range(max(near_min - 1, 0), min(near_min + 1, 63) + 1):
+                        loss = affine_loss(w, importance, d * np.float32(scale), dmin * np.float32(minimum), top)
+                        if loss < best:
+                            best, best_scale, best_min = loss, scale, minimum
+                scales_OS[o, s], mins_OS[o, s] = best_scale, best_min
+                total += best
+                step, low = d * np.float32(best_scale), dmin * np.float32(best_min)
+                inverse = np.float32(1) / step if step > 0 else np.float32(0)
+                for i in range(32):
+                    q = min(max(np.rint((w[i] + low) * inverse), np.float32(0)), top)
+                    a, b = np.float32(best_scale) * q, -np.float32(best_min)
+                    aa += importance[i] * a * a
+                    ab += importance[i] * a * b
+                    bb += importance[i] * b * b
+                    aw += importance[i] * a * w[i]
+                    bw += importance[i] * b * w[i]
+            loss_ON[o, n] = total
+            determinant = aa * bb - ab * ab
+            next_d_ON[o, n], next_dmin_ON[o, n] = d, dmin
+            if determinant > 1e-12 * aa * bb and aa > 0 and bb > 0:
+                solved_d = (aw * bb - bw * ab) / determinant
+                solved_dmin = (bw * aa - aw * ab) / determinant
+                if solved_d > 0 and solved_dmin >= 0:
+                    next_d_ON[o, n], next_dmin_ON[o, n] = solved_d, solved_dmin
+            elif aa > 0 and aw > 0:
+                next_d_ON[o, n] = aw / aa
+
+
+@numba.njit(parallel=True, cache=True, nogil=True, fastmath=True)
+def fit_signed(weight_OI, importance_I, step_OS, d_ON, scales_OS, next_d_ON, loss_ON):
+    rows, supers = d_ON.shape
+    low, high = np.float32(-32), np.float32(31)
+    for o in numba.prange(rows):
+        for n in range(supers):
+            d = d_ON[o, n]
+            total = np.float32(0)
+            square, cross = 0.0, 0.0
+            for s in range(n * 16, n * 16 + 16):
+                w = weight_OI[o, s * 16 : s * 16 + 16]
+                importance = importance_I[s * 16 : s * 16 + 16]
+                near = int(np.rint(step_OS[o, s] / d)) if d > 0 else 0
+                best, best_scale = BIG, 0
+                for scale in range(max(near - 2, -128), min(near + 2, 127) + 1):
+                    step = d * np.float32(scale)
+                    inverse = np.float32(1) / step if step != 0 else np.float32(0)
+                    loss = np.float32(0)
+                    for i in range(16):
+                        q = min(max(np.rint(w[i] * inverse), low), high)
+                        e = w[i] - step * q
+                        loss += importance[i] * e * e
+                    if loss < best:
+                        best, best_scale = loss, scale
+                scales_OS[o, s] = best_scale
+                total += best
+                step = d * np.float32(best_scale)
+                inverse = np.float32(1) / step if step != 0 else np.float32(0)
+                for i in range(16):
+                    q = min(max(np.rint(w[i] * inverse), low), high)
+                    a = np.float32(best_scale) * q
+                    square += importance[i] * a * a
+                    cross += importance[i] * a * w[i]
+            loss_ON[o, n] = total
+            next_d_ON[o, n] = cross / square if square > 0 and cross > 0 else d
+
+
+@numba.njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})
+def round_block(part_OB, upper_BB, group_B, step_OG, zero_OG, offset_OG, low, high, codes_OB, error_OB):
+    rows, columns = part_OB.shape
+    for o in numba.prange(rows):
+        for i in range(columns):
+            g = group_B[i]
+            step = step_OG[o, g]
+            value = part_OB[o, i]
+            level = np.rint((value - offset_OG[o, g]) / step + zero_OG[o, g]) if step != 0 else zero_OG[o, g]
+            level = min(max(level, low), high)
+            codes_OB[o, i] = level
+            error = (value - (step * (level - zero_OG[o, g]) + offset_OG[o, g])) / upper_BB[i, i]
+            error_OB[o, i] = error
+            for j in range(i + 1, columns):
+                part_OB[o, j] -= error * upper_BB[i, j]
+
+
+@numba.njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})
+def descend(codes_OI, pull_OI, gram_II, step_OG, group, low, high, sweeps):
+    rows, columns = codes_OI.shape
+    for o in numba.prange(rows):
+        for _ in range(sweeps):
+            moved = False
+            for i in range(columns):
+                step = step_OG[o, i // group]
+                curvature = gram_II[i, i]
+                if step == 0 or curvature <= 0:
+                    continue
+                wanted = codes_OI[o, i] + np.rint(pull_OI[o, i] / (curvature * step))
+                wanted = min(max(wanted, low), high)
+                change = (wanted - codes_OI[o, i]) * step
+                if change == 0 or change * (change * curvature - 2 * pull_OI[o, i]) >= 0:
+                    continue
+                codes_OI[o, i] = wanted
+                moved = True
+                for j in range(columns):
+                    pull_OI[o, j] -= change * gram_II[i, j]
+            if not moved:
+                break

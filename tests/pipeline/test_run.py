@@ -1,0 +1,236 @@
+"""From checkpoint to artifact: what a foreign reader decodes, kills survived, mixing refused."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from bitwright.core.errors import EnvironmentFault, MismatchError
+from bitwright.core.plan import CalibrationPlan, DeviceFacts, Plan
+from bitwright.facts.model import model_facts
+from bitwright.formats.ct_reader import CompressedTensorsSource
+from bitwright.formats.gguf_reader import GgufSource
+from bitwright.pipeline import output
+from bitwright.pipeline.run import quantize
+from bitwright.planner.build import make_plan
+from checkpoints import write_checkpoint
+
+DEVICE = DeviceFacts(name="test", kind="cpu", memory_bytes=2**34)
+TEXT = "The quick brown fox jumps over the lazy dog. " * 120
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_checkpoint(tmp_path / "model", hidden=256, heads=4, kv_heads=2, intermediate=256, layers=3, shards=2)
+
+
+def plan_for(folder: Path, *, seed: int = 0, **choices: object) -> Plan:
+    text = folder.parent / "text.txt"
+    text.write_text(TEXT)
+    calibration = CalibrationPlan(source=(str(text),), samples=6, length=32, seed=seed)
+    return make_plan(model_facts(folder), DEVICE, use_case="chat", calibration=calibration, **choices)
+
+
+@pytest.mark.parametrize("type", ["Q4_K_M", "Q5_K_S", "Q6_K", "Q8_0", "Q4_0"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_gguf_tensors_are_what_was_solved(tmp_path: Path, type: str, tied: bool) -> None:
+    folder = write_checkpoint(tmp_path / "model", hidden=256, intermediate=512, tied=tied)
+    plan = plan_for(folder, format="gguf", type=type)
+    record = quantize(plan, folder, tmp_path / "out")
+    path = tmp_path / "out" / record.files[0].name
+    reader = gguf.GGUFReader(path)
+    assert {tensor.name: tensor.tensor_type.name for tensor in reader.tensors} == {
+        entry.stored_name: entry.scheme.label for entry in plan.tensors
+    }
+    source, reference = GgufSource(path), record_weights(folder)
+    for tensor in record.tensors:
+        decoded = source.load(tensor.name).float().numpy()
+        error = np.square(decoded - reference[tensor.name]).sum() / np.square(reference[tensor.name]).sum()
+        assert error == pytest.approx(tensor.weight_error, rel=1e-4, abs=1e-9)
+    assert {tensor.method for tensor in record.tensors} == ({"gptq", "cast"} if tied else {"gptq", "cast", "rtn"})
+
+
+def record_weights(folder: Path) -> dict[str, np.ndarray]:
+    from safetensors.torch import load_file
+
+    weights = {}
+    for shard in sorted(folder.glob("*.safetensors")):
+        weights |= {name: tensor.float().numpy() for name, tensor in load_file(shard).items()}
+    return weights
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("method", ["gptq", "rtn"])
+def test_compressed_tensors_are_what_was_solved(folder: Path, tmp_path: Path, symmetric: bool, method: str) -> None:
+    plan = plan_for(folder, format="compressed-tensors", method=method, bits=4, group_size=64, symmetric=symmetric)
+    record = quantize(plan, folder, tmp_path / "out")
+    source, reference = CompressedTensorsSource(tmp_path / "out"), record_weights(folder)
+    for tensor in record.tensors:
+        decoded = source.load(tensor.name).float().numpy()
+        error = np.square(decoded - reference[tensor.name]).sum() / np.square(reference[tensor.name]).sum()
+        assert error == pytest.approx(tensor.weight_error, rel=1e-4, abs=1e-9)
+    assert {tensor.method for tensor in record.tensors} == {method, "cast"}
+
+
+def test_gptq_has_less_output_error_than_nearest_codes(folder: Path, tmp_path: Path) -> None:
+    errors = {}
+    for method in ("rtn", "gptq"):
+        plan = plan_for(folder, format="gguf", type="Q4_0", method=method)
+        record = quantize(plan, folder, tmp_path / method)
+        errors[method] = sum(tensor.output_error or 0 for tensor in record.tensors)
+    assert errors["gptq"] < 0.8 * errors["rtn"]
+
+
+def test_float_artifacts_need_no_text(folder: Path, tmp_path: Path) -> None:
+    plan = plan_for(folder, format="gguf", type="F16")
+    (folder.parent / "text.txt").unlink()
+    record = quantize(plan, folder, tmp_path / "out")
+    assert {tensor.method for tensor in record.tensors} == {"cast"}
+
+
+def test_a_finished_run_is_returned_as_it_stands(folder: Path, tmp_path: Path) -> None:
+    plan = plan_for(folder, format="gguf", type="Q4_0")
+    first = quantize(plan, folder, tmp_path / "out")
+    file = tmp_path / "out" / first.files[0].name
+    before = file.stat().st_mtime_ns
+    assert quantize(plan, folder, tmp_path / "out") == first
+    assert file.stat().st_mtime_ns == before
+    assert not (tmp_path / "out" / ".work").exists()
+
+
+def test_another_plan_in_the_same_place_is_refused(folder: Path, tmp_path: Path) -> None:
+    quantize(plan_for(folder, format="gguf", type="Q4_0"), folder, tmp_path / "out")
+    with pytest.raises(MismatchError, match="already holds an artifact"):
+        quantize(plan_for(folder, format="gguf", type="Q8_0"), folder, tmp_path / "out")
+
+
+def test_another_checkpoint_than_the_plans_is_refused(folder: Path, tmp_path: Path) -> None:
+    other = write_checkpoint(tmp_path / "other", hidden=256, heads=4, kv_heads=2, intermediate=256, layers=2)
+    with pytest.raises(MismatchError, match="not the checkpoint"):
+        quantize(plan_for(folder, format="gguf", type="Q4_0"), other, tmp_path / "out")
+
+
+@pytest.mark.parametrize("failing", ["posix_fallocate", "pwrite"])
+def test_a_full_disk_leaves_nothing_under_a_final_name(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(output.os, failing, refuse)
+    with pytest.raises(EnvironmentFault, match="no space left"):
+        quantize(plan_for(folder, format="gguf", type="Q4_0"), folder, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".work"]
+
+
+RUN = """
+import sys
+from pathlib import Path
+from bitwright.core.documents import read_document
+from bitwright.core.plan import Plan
+from bitwright.pipeline.run import quantize
+quantize(read_document(Plan, Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3]))
+"""
+
+
+def start(plan_path: Path, folder: Path, out: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", RUN, str(plan_path), str(folder), str(out)], stderr=subprocess.PIPE)
+
+
+def finished_units(out: Path) -> int:
+    job = out / ".work" / "job.json"
+    return len(json.loads(job.read_text())["done"]) if job.exists() else 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("choices", [{"format": "gguf", "type": "Q4_K_M"}, {"format": "compressed-tensors", "bits": 4}])
+def test_five_kills_and_the_same_bytes(tmp_path: Path, choices: dict[str, object]) -> None:
+    from bitwright.core.documents import write_document
+
+    folder = write_checkpoint(tmp_path / "model", hidden=256, intermediate=512, layers=12)
+    plan = plan_for(folder, **choices)
+    write_document(plan, tmp_path / "plan.json")
+    expected = quantize(plan, folder, tmp_path / "whole")
+    out, generator, kills, seen = tmp_path / "killed", random.Random(0), 0, 0
+    while kills < 5:
+        run = start(tmp_path / "plan.json", folder, out)
+        target = min(seen + generator.randint(0, 3), 13)
+        while finished_units(out) < target and run.poll() is None:
+            time.sleep(0.005)
+        time.sleep(generator.random() * 0.3)
+        if run.poll() is not None:
+            break
+        os.kill(run.pid, signal.SIGKILL)
+        run.communicate()
+        kills, seen = kills + 1, finished_units(out)
+        assert not any((out / file.name).exists() for file in expected.files) or seen == 14
+    run = start(tmp_path / "plan.json", folder, out)
+    _, errors = run.communicate()
+    assert run.returncode == 0, errors.decode()
+    assert kills >= 3
+    for file in expected.files:
+        assert (out / file.name).read_bytes() == (tmp_path / "whole" / file.name).read_bytes()
+
+
+def interrupted(folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """Leave a work directory behind that has finished two units."""
+    from bitwright.pipeline import run
+
+    plan = plan_for(folder, format="gguf", type="Q4_0")
+    original, calls = run.quantize_block, []
+
+    def stop_at_second(*args: object) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "quantize_block", stop_at_second)
+        with pytest.raises(KeyboardInterrupt):
+            quantize(plan, folder, out)
+    assert finished_units(out) == 2
+    return plan
+
+
+def test_a_resumed_run_equals_a_whole_one(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = interrupted(folder, tmp_path / "out", monkeypatch)
+    resumed, whole = quantize(plan, folder, tmp_path / "out"), quantize(plan, folder, tmp_path / "whole")
+    assert [file.sha256 for file in resumed.files] == [file.sha256 for file in whole.files]
+    assert [tensor.name for tensor in resumed.tensors] == [tensor.name for tensor in whole.tensors]
+
+
+@pytest.mark.parametrize("lost", ["tokens.npy", "hidden-0002.npy", "model-Q4_0.gguf.partial"])
+def test_a_work_directory_that_lost_a_file_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    plan = interrupted(folder, tmp_path / "out", monkeypatch)
+    (tmp_path / "out" / ".work" / lost).unlink()
+    with pytest.raises(MismatchError, match="missing from an unfinished run"):
+        quantize(plan, folder, tmp_path / "out")
+
+
+def test_other_text_is_not_mixed_into_an_unfinished_run(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(folder, tmp_path / "out", monkeypatch)
+    with pytest.raises(MismatchError, match="unfinished run with another"):
+        quantize(plan_for(folder, seed=5, format="gguf", type="Q4_0"), folder, tmp_path / "out")
+
+
+def test_a_second_run_in_the_same_place_is_refused(folder: Path, tmp_path: Path) -> None:
+    from bitwright.pipeline.job import Job
+
+    plan = plan_for(folder, format="gguf", type="Q4_0")
+    job = Job(tmp_path / "out", plan)
+    with pytest.raises(EnvironmentFault, match="another run is at work"):
+        quantize(plan, folder, tmp_path / "out")
+    job.close()

@@ -15,6 +15,8 @@ from bitwright.core.records import SpeedRecord
 SPEED_FILE = "speed.json"
 FLOAT_FOLDER = ".float"
 FLOAT_TYPE = "F16"
+TOKENS, DECODE_SHARE = 320, 5  # 256 of prompt and 64 decoded, less where the model's context is shorter
+MARGIN = 16
 
 
 def measure_speed(
@@ -32,7 +34,11 @@ def measure_speed(
     from bitwright.engines.speed import measure
 
     twin = _float_twin(plan, folder, out / FLOAT_FOLDER, progress)
-    record = measure([(plan.type, place), (FLOAT_TYPE, twin)], progress=progress)
+    tokens = min(TOKENS, plan.model.context - MARGIN)
+    decode = tokens // DECODE_SHARE
+    record = measure(
+        [(plan.type, place), (FLOAT_TYPE, twin)], prompt_tokens=tokens - decode, decode_tokens=decode, progress=progress
+    )
     write_document(record, path)
     if not keep_float:
         shutil.rmtree(out / FLOAT_FOLDER)

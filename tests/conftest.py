@@ -14,7 +14,7 @@ from hypothesis import settings
 settings.register_profile("ci", derandomize=True, deadline=None, database=None)
 settings.load_profile("ci")
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = "chromium"
 LOOPBACK = ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::")
 
 
@@ -47,7 +47,7 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests that look at a page need a browser; without one they are left out, and the summary says so."""
-    if browser() is not None:
+    if shutil.which(BROWSER) is not None:
         return
     left_out = [item for item in items if item.get_closest_marker("browser")]
     items[:] = [item for item in items if item not in left_out]
@@ -58,12 +58,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Say what was not run."""
     if count := config.stash.get(LEFT_OUT, 0):
-        terminalreporter.write_line(f"{count} browser tests left out: none of {', '.join(BROWSERS)} is installed")
+        terminalreporter.write_line(f"{count} browser tests left out: no {BROWSER} on this machine")
 
 
 LEFT_OUT = pytest.StashKey[int]()
-
-
-def browser() -> str | None:
-    """A Chromium on this machine."""
-    return next((found for name in BROWSERS if (found := shutil.which(name))), None)

@@ -1,5 +1,4 @@
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 
@@ -175,7 +174,7 @@ def open_in_browser(folder, html):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+@pytest.mark.browser
 def test_a_browser_opens_it_without_an_error_or_a_request(tmp_path):
     text, console, requests = open_in_browser(tmp_path, whole())
     assert "good enough for chat" in text

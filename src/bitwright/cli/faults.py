@@ -18,7 +18,7 @@ EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 DEBUG_VARIABLE = "BITWRIGHT_DEBUG"
 
-# typer has carried its own copy of click since 0.26 and used the installed one before; these names fit both.
+# Newer versions of typer carry their own copy of click, older ones use the installed one; these names fit both.
 ParserUsageError: type[Exception] = typer.BadParameter.__mro__[1]
 ParserError: type[Exception] = typer.BadParameter.__mro__[2]
 

@@ -14,31 +14,35 @@ from numpy.typing import NDArray
 
 from bitwright.core.errors import InputError
 
+PANEL = 384  # columns per product: the matrix is symmetric, so panels left of the diagonal are not computed
+
 
 class InputStatistics:
     """Running statistics of one input of width `columns`."""
 
     def __init__(self, columns: int) -> None:
-        self._gram_II = torch.zeros(columns, columns)
+        self._upper_II = torch.zeros(columns, columns)
         self._absmax_I = torch.zeros(columns)
         self.tokens = 0
 
     def add(self, inputs: torch.Tensor) -> None:
         """Count [..., I] activations in."""
         rows_NI = inputs.reshape(-1, inputs.shape[-1]).float()
-        self._gram_II.addmm_(rows_NI.T, rows_NI)
+        for start in range(0, rows_NI.shape[1], PANEL):
+            panel = slice(start, start + PANEL)
+            self._upper_II[panel, start:].addmm_(rows_NI[:, panel].T, rows_NI[:, start:])
         torch.maximum(self._absmax_I, rows_NI.abs().amax(0), out=self._absmax_I)
         self.tokens += rows_NI.shape[0]
 
     def gram(self, where: str) -> NDArray[np.float32]:
         """Mean of x xᵀ over tokens, [I, I]. Raises `InputError` when an activation was not finite."""
-        gram_II = self._gram_II / max(self.tokens, 1)
-        if not bool(torch.isfinite(gram_II).all()):
+        upper_II = torch.triu(self._upper_II / max(self.tokens, 1))
+        if not bool(torch.isfinite(upper_II).all()):
             raise InputError(
                 f"activations that enter `{where}` are not finite",
                 hint="the checkpoint may be damaged; run it in transformers first",
             )
-        return gram_II.numpy()
+        return (upper_II + torch.triu(upper_II, 1).T).numpy()
 
     def absmax(self) -> NDArray[np.float32]:
         """Largest magnitude seen per input, [I]."""

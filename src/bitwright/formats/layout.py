@@ -47,7 +47,7 @@ class ArtifactWriter(Protocol):
         ...
 
     def encode(self, entry: TensorPlan, value: QTensor | NDArray[Any]) -> dict[str, bytes]:
-        """Region name → bytes. `value` is a `QTensor` for quantized schemes, else a float32 array (cast exactly here)."""
+        """Region name → bytes. `value` is a `QTensor`, or a float32 array for float schemes (cast exactly here)."""
         ...
 
     def constants(self) -> dict[str, bytes]:
@@ -70,6 +70,7 @@ def float_bytes(values: NDArray[np.float32], dtype: str) -> bytes:
         case "bf16":
             bits = values.view("<u4")
             rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-            return rounded.astype("<u2").tobytes()
+            data: bytes = rounded.astype("<u2").tobytes()
+            return data
         case _:
             raise AssertionError(dtype)

@@ -14,7 +14,6 @@ import sys
 import time
 from pathlib import Path
 
-import numba
 import torch
 
 from bitwright.calibration.corpora import TokenWindows, windows_from_files
@@ -81,7 +80,7 @@ def _run(plan: Plan, folder: Path, out: Path, job: Job, progress: Progress) -> Q
     else:
         windows = job.tokens()
         job.check_complete([partial_path(layout, job.folder) for layout in layouts])
-        set_threads(job.state.threads)
+        torch.set_num_threads(job.state.threads)
     units = unit_names(plan)
     assert job.state is not None
     if len(job.state.done) < len(units):
@@ -103,12 +102,6 @@ def calibration_windows(plan: Plan, folder: Path, progress: Progress) -> TokenWi
     if spec.source == ("self",):
         return self_windows(folder, spec.samples, spec.length, spec.seed, progress=progress)
     return windows_from_files(spec.source, folder, spec.samples, spec.length, spec.seed)
-
-
-def set_threads(count: int) -> None:
-    """Threads of torch and of the compiled loops."""
-    torch.set_num_threads(count)
-    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
 
 
 def unit_names(plan: Plan) -> list[str]:

@@ -79,6 +79,7 @@ def gptq_codes(
     upper_II = feedback.upper_II.astype(dtype)
     running_OI = np.ascontiguousarray(weight_OI[:, order_I], dtype=dtype)
     group_I = order_I // grid.group_size
+    fields = [field.astype(dtype) for field in (grid.step_OG, grid.zero_OG, grid.offset_OG)]
     rows, columns = running_OI.shape
     codes_OI: NDArray[np.int16] = np.empty((rows, columns), dtype=np.int16)
     for start in range(0, columns, block):
@@ -88,7 +89,7 @@ def gptq_codes(
         part_codes_OB = np.empty(part_OB.shape, dtype=np.int16)
         kernels.round_block(
             part_OB, np.ascontiguousarray(upper_II[start:stop, start:stop]), group_I[start:stop],
-            grid.step_OG, grid.zero_OG, grid.offset_OG, grid.low, grid.high, part_codes_OB, error_OB,
+            *fields, dtype(grid.low), dtype(grid.high), part_codes_OB, error_OB,
         )  # fmt: skip
         codes_OI[:, start:stop] = part_codes_OB
         if stop < columns:
@@ -126,5 +127,7 @@ def refine_codes(
     error_OI = weight_OI - grid_values(codes_OI, grid)
     pull_OI = error_OI @ gram_II
     result_OI = codes_OI.copy()
-    kernels.descend(result_OI, pull_OI, gram_II, grid.step_OG, grid.group_size, grid.low, grid.high, sweeps)
+    kernels.descend(
+        result_OI, pull_OI, gram_II, grid.step_OG, grid.group_size, np.float32(grid.low), np.float32(grid.high), sweeps
+    )
     return result_OI

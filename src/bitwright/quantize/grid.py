@@ -34,7 +34,14 @@ def round_to_grid(weight_OI: Float32, grid: Grid) -> NDArray[np.int16]:
     """The nearest code for every weight, [O, I]."""
     codes_OI: NDArray[np.int16] = np.empty(weight_OI.shape, dtype=np.int16)
     kernels.round_nearest(
-        weight_OI, grid.step_OG, grid.zero_OG, grid.offset_OG, grid.group_size, grid.low, grid.high, codes_OI
+        weight_OI,
+        grid.step_OG,
+        grid.zero_OG,
+        grid.offset_OG,
+        grid.group_size,
+        np.float32(grid.low),
+        np.float32(grid.high),
+        codes_OI,
     )
     return codes_OI
 

@@ -1,6 +1,6 @@
 """The compiled loops of this room. Numba infers their types; each has a plain twin or an oracle in the tests.
 
-Rows are independent, so every loop is parallel over rows and its result does not depend on the number of threads.
+Rows are independent; solve.py hands out slabs of rows to threads, and the loops release the interpreter's lock.
 Importance is one weight per input. Sums are float32 within a group, float64 across a super-block.
 Dimension key: O outputs · I inputs · G groups along I · N super-blocks · S sub-blocks · B columns of one block
 """
@@ -14,10 +14,10 @@ TINY = np.float32(1e-30)  # a group with no larger weight is all zero
 BIG = np.float32(3e38)  # larger than any loss; infinity is not allowed under fastmath
 
 
-@numba.njit(parallel=True, cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True)
 def round_nearest(weight_OI, step_OG, zero_OG, offset_OG, group, low, high, codes_OI):
     rows, columns = weight_OI.shape
-    for o in numba.prange(rows):
+    for o in range(rows):
         for g in range(columns // group):
             step, zero, offset = step_OG[o, g], zero_OG[o, g], offset_OG[o, g]
             for i in range(g * group, (g + 1) * group):
@@ -25,10 +25,10 @@ def round_nearest(weight_OI, step_OG, zero_OG, offset_OG, group, low, high, code
                 codes_OI[o, i] = min(max(level, low), high)
 
 
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath=True)
+@numba.njit(cache=True, nogil=True, fastmath=True)
 def search_symmetric(weight_OI, importance_I, group, low, high, signed, count, shrink_low, shrink_high, step_OG):
     rows, columns = weight_OI.shape
-    for o in numba.prange(rows):
+    for o in range(rows):
         for g in range(columns // group):
             w = weight_OI[o, g * group : (g + 1) * group]
             d = importance_I[g * group : (g + 1) * group]
@@ -61,11 +61,11 @@ def search_symmetric(weight_OI, importance_I, group, low, high, signed, count, s
             step_OG[o, g] = best_step
 
 
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath=True)
+@numba.njit(cache=True, nogil=True, fastmath=True)
 def search_affine(weight_OI, importance_I, group, levels, free_sign, whole_zero, step_OG, minimum_OG):
     rows, columns = weight_OI.shape
     top = np.float32(levels)
-    for o in numba.prange(rows):
+    for o in range(rows):
         for g in range(columns // group):
             w = weight_OI[o, g * group : (g + 1) * group]
             d = importance_I[g * group : (g + 1) * group]
@@ -125,13 +125,13 @@ def affine_loss(w, d, step, low, top):
     return loss
 
 
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath=True)
+@numba.njit(cache=True, nogil=True, fastmath=True)
 def fit_affine(
     weight_OI, importance_I, step_OS, low_OS, d_ON, dmin_ON, high, scales_OS, mins_OS, next_d_ON, next_dmin_ON, loss_ON
 ):
     rows, supers = d_ON.shape
     top = np.float32(high)
-    for o in numba.prange(rows):
+    for o in range(rows):
         for n in range(supers):
             d, dmin = d_ON[o, n], dmin_ON[o, n]
             total = np.float32(0)
@@ -171,11 +171,11 @@ def fit_affine(
                 next_d_ON[o, n] = aw / aa
 
 
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath=True)
+@numba.njit(cache=True, nogil=True, fastmath=True)
 def fit_signed(weight_OI, importance_I, step_OS, d_ON, scales_OS, next_d_ON, loss_ON):
     rows, supers = d_ON.shape
     low, high = np.float32(-32), np.float32(31)
-    for o in numba.prange(rows):
+    for o in range(rows):
         for n in range(supers):
             d = d_ON[o, n]
             total = np.float32(0)
@@ -208,10 +208,10 @@ def fit_signed(weight_OI, importance_I, step_OS, d_ON, scales_OS, next_d_ON, los
             next_d_ON[o, n] = cross / square if square > 0 and cross > 0 else d
 
 
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})
+@numba.njit(cache=True, nogil=True, fastmath={"contract"})
 def round_block(part_OB, upper_BB, group_B, step_OG, zero_OG, offset_OG, low, high, codes_OB, error_OB):
     rows, columns = part_OB.shape
-    for o in numba.prange(rows):
+    for o in range(rows):
         for i in range(columns):
             g = group_B[i]
             step = step_OG[o, g]
@@ -221,14 +221,15 @@ def round_block(part_OB, upper_BB, group_B, step_OG, zero_OG, offset_OG, low, hi
             codes_OB[o, i] = level
             error = (value - (step * (level - zero_OG[o, g]) + offset_OG[o, g])) / upper_BB[i, i]
             error_OB[o, i] = error
-            for j in range(i + 1, columns):
-                part_OB[o, j] -= error * upper_BB[i, j]
+            rest, update = part_OB[o, i + 1 :], upper_BB[i, i + 1 :]
+            for j in range(len(rest)):
+                rest[j] -= error * update[j]
 
 
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})
+@numba.njit(cache=True, nogil=True, fastmath={"contract"})
 def descend(codes_OI, pull_OI, gram_II, step_OG, group, low, high, sweeps):
     rows, columns = codes_OI.shape
-    for o in numba.prange(rows):
+    for o in range(rows):
         for _ in range(sweeps):
             moved = False
             for i in range(columns):
@@ -236,14 +237,15 @@ def descend(codes_OI, pull_OI, gram_II, step_OG, group, low, high, sweeps):
                 curvature = gram_II[i, i]
                 if step == 0 or curvature <= 0:
                     continue
-                wanted = codes_OI[o, i] + np.rint(pull_OI[o, i] / (curvature * step))
-                wanted = min(max(wanted, low), high)
-                change = (wanted - codes_OI[o, i]) * step
-                if change == 0 or change * (change * curvature - 2 * pull_OI[o, i]) >= 0:
+                code = np.float32(codes_OI[o, i])
+                wanted = min(max(code + np.rint(pull_OI[o, i] / (curvature * step)), low), high)
+                change = (wanted - code) * step
+                if change == 0 or change * (change * curvature - np.float32(2) * pull_OI[o, i]) >= 0:
                     continue
                 codes_OI[o, i] = wanted
                 moved = True
+                pull, update = pull_OI[o], gram_II[i]
                 for j in range(columns):
-                    pull_OI[o, j] -= change * gram_II[i, j]
+                    pull[j] -= change * update[j]
             if not moved:
                 break

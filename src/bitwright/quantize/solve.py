@@ -10,10 +10,13 @@ Dimension key: O outputs · I inputs · G groups along I
 from __future__ import annotations
 
 import dataclasses
+import functools
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from bitwright.core.plan import Method
 from bitwright.core.schemes import GgmlScheme, IntScheme
@@ -22,6 +25,9 @@ from bitwright.quantize.gptq import Feedback, factorize, gptq_codes, refine_code
 from bitwright.quantize.grid import Grid, round_to_grid
 from bitwright.tensors.qtensor import Array, Float32, QTensor
 
+SLAB = 256  # rows per task: fixed, so that sums do not depend on the number of threads
+# Many small products run beside each other: threads inside BLAS would only wait for one another (docs/log.md)
+SINGLE_THREADED_BLAS = functools.partial(ThreadpoolController().limit, limits=1, user_api="blas")
 IMPORTANCE_FLOOR = 0.01  # of the mean: an input that calibration never excited still counts; same share as the damping
 
 
@@ -41,25 +47,55 @@ class Statistics:
     """What is known of one input: its Gram matrix, and the factor that GPTQ needs (shared by all its readers)."""
 
     gram_II: Float32
+    damped_II: Float32  # what GPTQ saw: G plus a share of its mean diagonal
     feedback: Feedback | None
 
     @staticmethod
     def of(gram_II: Float32, method: Method) -> Statistics:
         """Prepare a Gram matrix for `method`."""
-        return Statistics(gram_II=gram_II, feedback=factorize(gram_II) if method == "gptq" else None)
+        if method == "rtn":
+            return Statistics(gram_II=gram_II, damped_II=gram_II, feedback=None)
+        with SINGLE_THREADED_BLAS():
+            feedback = factorize(gram_II)
+        damped_II = gram_II.copy()
+        if feedback is not None:
+            damped_II[np.diag_indices_from(damped_II)] += np.float32(feedback.damping) * np.diag(gram_II).mean()
+        return Statistics(gram_II=gram_II, damped_II=damped_II, feedback=feedback)
 
 
 def solve(
-    weight_OI: Float32, statistics: Statistics | None, scheme: IntScheme | GgmlScheme, method: Method
+    weight_OI: Float32,
+    statistics: Statistics | None,
+    scheme: IntScheme | GgmlScheme,
+    method: Method,
+    *,
+    threads: int | None = None,
 ) -> tuple[QTensor, Notes]:
-    """Quantize one matrix. Without statistics every input counts alike and codes are the nearest ones."""
+    """Quantize one matrix. Without statistics every input counts alike and codes are the nearest ones.
+
+    Rows are solved apart, in slabs of a fixed size, so the result does not depend on `threads` (default: all cores).
+    """
     weight_OI = np.ascontiguousarray(weight_OI, dtype=np.float32)
-    grid, fields = _grid(weight_OI, importance(statistics, weight_OI.shape[1]), scheme)
-    codes_OI, used, damping, notes = _codes(weight_OI, statistics, grid, method)
-    tensor = QTensor(scheme=scheme, codes=codes_OI.astype(_code_type(scheme)), fields=fields)
-    weight_error, output_error = relative_errors(weight_OI, tensor.decode(), statistics)
+    used, damping, notes = _method(statistics, method)
+    weights_I = importance(statistics, weight_OI.shape[1])
+
+    def rows(start: int) -> _Slab:
+        return _solve_rows(weight_OI[start : start + SLAB], statistics, weights_I, scheme, used)
+
+    with SINGLE_THREADED_BLAS(), ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        slabs = list(pool.map(rows, range(0, weight_OI.shape[0], SLAB)))
+    tensor = QTensor(
+        scheme=scheme,
+        codes=np.concatenate([slab.tensor.codes for slab in slabs]),
+        fields={name: np.concatenate([slab.tensor.fields[name] for slab in slabs]) for name in slabs[0].tensor.fields},
+    )
+    errors = [sum(slab.errors[kind] for slab in slabs) for kind in range(4)]
     return tensor, Notes(
-        method=used, weight_error=weight_error, output_error=output_error, damping=damping, notes=tuple(notes)
+        method=used,
+        weight_error=_ratio(errors[0], errors[1]),
+        output_error=_ratio(errors[2], errors[3]) if statistics else None,
+        damping=damping,
+        notes=notes,
     )
 
 
@@ -75,44 +111,57 @@ def importance(statistics: Statistics | None, columns: int) -> Float32:
     return weights_I
 
 
-def relative_errors(
-    weight_OI: Float32, decoded_OI: Float32, statistics: Statistics | None
-) -> tuple[float, float | None]:
-    """Squared error over squared size: of the weights, and of the outputs Σ_rows E G Eᵀ / Σ_rows W G Wᵀ."""
-    error_OI = weight_OI - decoded_OI
-    size = float(np.square(weight_OI, dtype=np.float64).sum())
-    weight_error = float(np.square(error_OI, dtype=np.float64).sum()) / size if size else 0.0
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Slab:
+    """Some rows, solved. `errors`: squared weight error and size, squared output error and size."""
+
+    tensor: QTensor
+    errors: tuple[float, float, float, float]
+
+
+def _method(statistics: Statistics | None, method: Method) -> tuple[Method, float | None, tuple[str, ...]]:
+    """What can be done with these statistics, the damping, and what to say about it."""
+    if method == "rtn":
+        return "rtn", None, ()
     if statistics is None:
-        return weight_error, None
-    numerator = float(np.einsum("oi,oi->", error_OI @ statistics.gram_II, error_OI))
-    denominator = float(np.einsum("oi,oi->", weight_OI @ statistics.gram_II, weight_OI))
-    return weight_error, max(numerator, 0.0) / denominator if denominator > 0 else 0.0
+        return "rtn", None, ("no statistics for this input: nearest codes",)
+    if statistics.feedback is None:
+        return "rtn", None, ("the Gram matrix has no Cholesky factor at any damping: nearest codes",)
+    return "gptq", statistics.feedback.damping, statistics.feedback.notes
 
 
-def _codes(
-    weight_OI: Float32, statistics: Statistics | None, grid: Grid, method: Method
-) -> tuple[NDArray[np.int16], Method, float | None, list[str]]:
-    if method == "rtn" or statistics is None:
-        notes = ["no statistics for this input: nearest codes"] if method == "gptq" else []
-        return round_to_grid(weight_OI, grid), "rtn", None, notes
-    feedback = statistics.feedback
-    if feedback is None:
-        return (
-            round_to_grid(weight_OI, grid),
-            "rtn",
-            None,
-            ["the Gram matrix has no Cholesky factor at any damping: nearest codes"],
-        )
-    codes_OI = gptq_codes(weight_OI, grid, feedback)
-    codes_OI = refine_codes(weight_OI, codes_OI, grid, damped(statistics.gram_II, feedback.damping))
-    return codes_OI, "gptq", feedback.damping, list(feedback.notes)
+def _solve_rows(
+    weight_OI: Float32,
+    statistics: Statistics | None,
+    weights_I: Float32,
+    scheme: IntScheme | GgmlScheme,
+    method: Method,
+) -> _Slab:
+    grid, fields = _grid(weight_OI, weights_I, scheme)
+    if method == "rtn":
+        codes_OI = round_to_grid(weight_OI, grid)
+    else:
+        assert statistics is not None
+        assert statistics.feedback is not None
+        codes_OI = gptq_codes(weight_OI, grid, statistics.feedback)
+        codes_OI = refine_codes(weight_OI, codes_OI, grid, statistics.damped_II)
+    tensor = QTensor(scheme=scheme, codes=codes_OI.astype(_code_type(scheme)), fields=fields)
+    return _Slab(tensor=tensor, errors=_squared_errors(weight_OI, tensor.decode(), statistics))
 
 
-def damped(gram_II: Float32, share: float) -> Float32:
-    """The matrix that GPTQ saw: G plus `share` of its mean diagonal."""
-    result_II = gram_II.copy()
-    result_II[np.diag_indices_from(result_II)] += np.float32(share) * np.diag(gram_II).mean()
-    return result_II
+def _squared_errors(
+    weight_OI: Float32, decoded_OI: Float32, statistics: Statistics | None
+) -> tuple[float, float, float, float]:
+    error_OI = weight_OI - decoded_OI
+    squares = (float(np.square(part, dtype=np.float64).sum()) for part in (error_OI, weight_OI))
+    if statistics is None:
+        return (*squares, 0.0, 0.0)  # type: ignore[return-value]
+    outputs = (float(np.einsum("oi,oi->", part @ statistics.gram_II, part)) for part in (error_OI, weight_OI))
+    return (*squares, *outputs)  # type: ignore[return-value]
+
+
+def _ratio(error: float, size: float) -> float:
+    return max(error, 0.0) / size if size > 0 else 0.0
 
 
 def _grid(weight_OI: Float32, weights_I: Float32, scheme: IntScheme | GgmlScheme) -> tuple[Grid, dict[str, Array]]:

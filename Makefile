@@ -11,6 +11,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.bitwright-ready
 DEMO   ?= build/demo
+# 8192 tokens that the model writes itself take a minute or two on two cores; the command's own default is 32768.
+DEMO_FLAGS ?= --samples 32 --length 256
 # torch comes first and pinned: an open range would fetch several GB of CUDA builds on Linux. Where the plain package is
 # a CUDA build too, name an index with CPU builds: make demo TORCH='torch==2.13.0 --index-url https://…/cpu'
 TORCH  ?= torch==2.13.0
@@ -36,7 +38,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 demo: setup
-	$(BIN)/bitwright ship demo --out $(DEMO) --once
+	$(BIN)/bitwright ship demo --out $(DEMO) --once $(DEMO_FLAGS)
 
 test: check
 	$(BIN)/python -m pytest -q

@@ -29,8 +29,12 @@ def case(actorder: str | None, symmetric: bool, seed: int) -> dict[str, object]:
         low, high = groups.amin(-1), groups.amax(-1)
         scale = (high - low) / 15
         zero = (-8 - torch.round(low / scale)).clamp(-8, 7)
-    args = QuantizationArgs(num_bits=4, type="int", symmetric=symmetric, strategy="group", group_size=GROUP, actorder=actorder)
-    values, _, _ = quantize_weight(weight[None].clone(), gram[None].clone(), scale[None], zero[None].to(torch.int8), None, args, percdamp=DAMPING)
+    args = QuantizationArgs(
+        num_bits=4, type="int", symmetric=symmetric, strategy="group", group_size=GROUP, actorder=actorder
+    )
+    values, _, _ = quantize_weight(
+        weight[None].clone(), gram[None].clone(), scale[None], zero[None].to(torch.int8), None, args, percdamp=DAMPING
+    )
     codes = torch.round(values[0].view(ROWS, -1, GROUP) / scale[..., None] + zero[..., None]).view(ROWS, COLUMNS)
     return {
         "actorder": actorder, "symmetric": symmetric, "group_size": GROUP, "damping": DAMPING,

@@ -25,6 +25,13 @@ Examples:
   bitwright validate q4 --reference ./Llama-3.2-1B
 Exit codes: 0 done or PASS, 1 FAIL, 2 wrong request or input, 3 this machine cannot, 4 INCONCLUSIVE, 130 interrupted."""
 
+ENVIRONMENT = {
+    "TRANSFORMERS_VERBOSITY": "error",  # its remarks are for people who write code
+    # torch's threads sleep while they wait instead of spinning: on a machine with one other busy process a sampling
+    # step took 0.15 s against 1.4 s and more (docs/log.md, 2026-11-21). Read by OpenMP when torch is loaded.
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+
 app = typer.Typer(
     name="bitwright",
     help="From a trained checkpoint to a quantized, proven, served language model.",
@@ -57,7 +64,8 @@ for command in (ship, plan, quantize, validate, serve, inspect):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code. Never raises, never prints a traceback unless asked."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its remarks are for people who write code
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         code = typer.main.get_command(app).main(args=argv, prog_name="bitwright", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):

@@ -131,18 +131,9 @@ def test_a_full_disk_leaves_nothing_under_a_final_name(
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".work"]
 
 
-RUN = """
-import sys
-from pathlib import Path
-from bitwright.core.documents import read_document
-from bitwright.core.plan import Plan
-from bitwright.pipeline.run import quantize
-quantize(read_document(Plan, Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3]))
-"""
-
-
 def start(plan_path: Path, folder: Path, out: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", RUN, str(plan_path), str(folder), str(out)], stderr=subprocess.PIPE)
+    command = [sys.executable, "-m", "bitwright", "quantize", str(folder), "--out", str(out), "--plan", str(plan_path)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def finished_units(out: Path) -> int:

@@ -123,7 +123,8 @@ def print_ship(record: ShipRecord) -> None:
             ],
         )
     if record.reply is not None:
-        console.print(f"the served model says: {' '.join(record.reply.split())}", markup=False, highlight=False)
+        said = " ".join(record.reply.split())
+        console.print(f"the served model says: {said}", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_inspection(found: Inspection) -> None:

@@ -140,47 +140,22 @@ def text(name: str = "wikitext2-test", kl: float = 0.0452) -> TextResult:
     )
 
 
+def gates_of(result: TextResult, kl: Verdict) -> list[Gate]:
+    common = {"source": "handbook 002", "text": result.name}
+    return [
+        Gate(measure="kl_mean", limit=0.1, estimate=result.kl_mean, verdict=kl, **common),
+        Gate(measure="perplexity_delta", limit=0.3, estimate=result.perplexity_delta, verdict="PASS", **common),
+    ]
+
+
 def validation(verdict: Verdict = "PASS", **changes: Any) -> ValidationRecord:
     worse = {"PASS": 0.0631, "FAIL": 0.31, "INCONCLUSIVE": 0.097}[verdict]
     texts = (text(), text("python-source", worse))
-    gates = (
-        Gate(
-            measure="kl_mean",
-            limit=0.1,
-            estimate=texts[0].kl_mean,
-            verdict="PASS",
-            source="handbook 002",
-            text=texts[0].name,
-        ),
-        Gate(
-            measure="perplexity_delta",
-            limit=0.3,
-            estimate=texts[0].perplexity_delta,
-            verdict="PASS",
-            source="handbook 002",
-            text=texts[0].name,
-        ),
-        Gate(
-            measure="kl_mean",
-            limit=0.1,
-            estimate=texts[1].kl_mean,
-            verdict=verdict,
-            source="handbook 002",
-            text=texts[1].name,
-        ),
-        Gate(
-            measure="perplexity_delta",
-            limit=0.3,
-            estimate=texts[1].perplexity_delta,
-            verdict="PASS",
-            source="handbook 002",
-            text=texts[1].name,
-        ),
-    )
+    gates = [*gates_of(texts[0], "PASS"), *gates_of(texts[1], verdict)]
     whole = ValidationRecord(
         verdict=verdict,
         use_case="chat",
-        gates=gates,
+        gates=tuple(gates),
         texts=texts,
         layers=tuple(
             LayerError(layer=i, activation_error=0.0004 * (1.14 ** (i + 1)), kl=None if i < 0 else 0.004 + 0.0016 * i)

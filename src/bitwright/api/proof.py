@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bitwright.calibration.corpora import TokenWindows
 
 SELF_SEED_OFFSET = 1000  # evaluation text is never sampled with a seed that calibration is likely to use
+SELF_TEMPERATURE = 0.8  # the usual default of engines: judged on what the model writes when it is used
 WINDOWS, LENGTH = 32, 256
 DECODERS: dict[ArtifactFormat, str] = {"gguf": "gguf", "compressed-tensors": "compressed-tensors"}
 QUANT_FILE = "quant.json"
@@ -83,7 +84,8 @@ def windows_of(
     from bitwright.calibration.selftext import self_windows
 
     if not texts:
-        return [self_windows(folder, windows, length, seed + SELF_SEED_OFFSET, progress=progress)]
+        seed = seed + SELF_SEED_OFFSET
+        return [self_windows(folder, windows, length, seed, temperature=SELF_TEMPERATURE, progress=progress)]
     return [windows_from_files([str(path)], folder, windows, length, seed) for path in texts]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from bitwright.api.decision import make_plan, settle
 from bitwright.api.making import quantize
 from bitwright.api.models import model_folder
-from bitwright.api.proof import LENGTH, SELF_SEED_OFFSET, WINDOWS, check_texts, files_of, validate
+from bitwright.api.proof import LENGTH, SELF_SEED_OFFSET, SELF_TEMPERATURE, WINDOWS, check_texts, files_of, validate
 from bitwright.api.service import QUESTION, chat, locate, serve
 from bitwright.api.speed import measure_speed
 from bitwright.core.atomic import write_bytes
@@ -121,7 +121,10 @@ def _still_holds(record: ValidationRecord, plan: Plan, quant: QuantRecord, folde
     if not same_pair:
         return False
     if not text.files:
-        drawn = [(f"self (seed {text.seed + SELF_SEED_OFFSET})", text.windows, text.length)]
+        from bitwright.calibration.selftext import self_name
+
+        name = self_name(text.seed + SELF_SEED_OFFSET, SELF_TEMPERATURE)
+        drawn = [(name, text.windows, text.length)]
         return [(result.name, result.windows, result.length) for result in record.texts] == drawn
     from bitwright.calibration.corpora import windows_from_files
 

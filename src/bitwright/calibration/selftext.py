@@ -1,9 +1,14 @@
 """Text sampled from the model itself, so that nothing need be downloaded.
 
-Plain sampling (temperature 1, no truncation) from the beginning-of-text token, with an explicit generator: the same
-seed gives the same windows. What the model writes is what it is used for; Liu et al. 2023 (LLM-QAT, arXiv:2305.17888,
-§3.1) train on such text in place of the training data. An end-of-text token does not stop a window; the next document
-begins behind it.
+A model with a chat template begins where a user would speak, and writes question and answer itself (the idea of Xu et
+al. 2024, Magpie, arXiv:2406.08464); any other begins at its beginning-of-text token. Sampling is plain, without
+truncation, from an explicit generator: the same seed gives the same windows. Liu et al. 2023 (LLM-QAT,
+arXiv:2305.17888, §3.1) train on such text in place of the training data. An end-of-text token does not stop a window;
+the next document begins behind it.
+
+Text to calibrate on is sampled at temperature 1, for breadth. Text to judge on is sampled cooler, as models are used:
+at temperature 1 a small model wanders into text that it finds improbable itself (perplexity 53 for the demo model,
+where absolute perplexity limits mean nothing; docs/log.md, 2026-11-21).
 
 The whole model is held in memory while sampling. Not here: text from files (corpora.py).
 """
@@ -11,6 +16,7 @@ The whole model is held in memory while sampling. Not here: text from files (cor
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,43 +27,77 @@ from bitwright.core.protocols import SILENT, Progress
 BATCH = 32  # windows sampled side by side: reading the weights, which dominates, is shared among them
 
 
+def self_name(seed: int, temperature: float = 1.0) -> str:
+    """What such text is called in records."""
+    return f"self (seed {seed}, temperature {temperature:g})"
+
+
 @torch.no_grad()
-def self_windows(folder: Path, samples: int, length: int, seed: int, *, progress: Progress = SILENT) -> TokenWindows:
+def self_windows(
+    folder: Path, samples: int, length: int, seed: int, *, temperature: float = 1.0, progress: Progress = SILENT
+) -> TokenWindows:
     """Sample `samples` windows of `length` tokens from the checkpoint in `folder`.
 
     Raises `InputError` when the model's output is not finite, `UsageError` on counts that are not positive.
     """
-    from transformers import AutoModelForCausalLM, StaticCache, logging  # seconds to import
+    from transformers import AutoModelForCausalLM, logging  # seconds to import
 
     check_counts(samples, length)
-    tokenizer = load_tokenizer(folder)
-    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    if start is None:
-        raise InputError(
-            f"`{folder}`: the tokenizer has neither a beginning- nor an end-of-text token",
-            hint="give --calibration FILE and --text FILE",
-        )
+    opening = _opening(folder, length)
     logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).eval()
     generator = torch.Generator().manual_seed(seed)
     progress.start("sampling text from the model", samples * length, "tokens")
     parts = []
     for first in range(0, samples, BATCH):
-        count = min(BATCH, samples - first)
-        tokens = torch.full((count, length), start, dtype=torch.int64)
-        cache = StaticCache(config=model.config, max_cache_len=length)
-        for position in range(length - 1):
-            logits = (
-                model(tokens[:, position : position + 1], past_key_values=cache, use_cache=True).logits[:, -1].float()
-            )
-            if not bool(torch.isfinite(logits).all()):
-                raise InputError(
-                    f"`{folder}`: the model's output is not finite at position {position}",
-                    hint="the checkpoint may be damaged",
-                )
-            tokens[:, position + 1] = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
-            progress.advance(count)
-        parts.append(tokens)
-        progress.advance(count)
+        tokens = torch.empty((min(BATCH, samples - first), length), dtype=torch.int64)
+        tokens[:, : len(opening)] = torch.tensor(opening)
+        parts.append(_continue(model, tokens, len(opening), temperature, generator, folder, progress))
     progress.stop()
-    return make_windows(f"self (seed {seed})", torch.cat(parts))
+    return make_windows(self_name(seed, temperature), torch.cat(parts))
+
+
+def _continue(
+    model: Any,
+    tokens: torch.Tensor,
+    known: int,
+    temperature: float,
+    generator: torch.Generator,
+    folder: Path,
+    progress: Progress,
+) -> torch.Tensor:
+    """Fill `tokens` [B, T] from column `known` on, in place."""
+    from transformers import StaticCache
+
+    cache = StaticCache(config=model.config, max_cache_len=tokens.shape[1])
+    new = tokens[:, :known]
+    for position in range(known, tokens.shape[1]):
+        logits = model(new, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1].float()
+        if not bool(torch.isfinite(logits).all()):
+            raise InputError(
+                f"`{folder}`: the model's output is not finite at position {position}",
+                hint="the checkpoint may be damaged",
+            )
+        tokens[:, position] = torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)[:, 0]
+        new = tokens[:, position : position + 1]
+        progress.advance(len(tokens))
+    progress.advance(known * len(tokens))
+    return tokens
+
+
+def _opening(folder: Path, length: int) -> list[int]:
+    """Token ids that every window begins with: the chat template up to the user's words, or the first token."""
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.chat_template:
+        mark = "\ufffc"
+        text = str(tokenizer.apply_chat_template([{"role": "user", "content": mark}], tokenize=False))
+        ids: list[int] = tokenizer.encode(text.split(mark)[0], add_special_tokens=False)
+        if 0 < len(ids) <= length // 4:
+            return ids
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if start is None:
+        raise InputError(
+            f"`{folder}`: the tokenizer has neither a beginning- nor an end-of-text token",
+            hint="give --calibration FILE and --text FILE",
+        )
+    return [int(start)]

@@ -36,7 +36,8 @@ CHECKED_WINDOWS = 2
 
 def peer_artifact(arguments: argparse.Namespace, windows: list[list[int]]) -> tuple[Path, dict[str, Any] | None]:
     """llm-compressor's artifact, and what it cost."""
-    out: Path = arguments.peers_dir / f"{arguments.model.name}-gptq"
+    suffix = "" if arguments.peer_dtype == "auto" else f"-{arguments.peer_dtype}"
+    out: Path = arguments.peers_dir / f"{arguments.model.name}-gptq{suffix}"
     tokens_file = arguments.peers_dir / f"tokens-{arguments.samples}x{arguments.length}.json"
     report, cost_file = out.with_suffix(".json"), out.with_suffix(".cost.json")
     if not arguments.reuse or not (out / "config.json").exists():
@@ -52,6 +53,8 @@ def peer_artifact(arguments: argparse.Namespace, windows: list[list[int]]) -> tu
             out,
             "--json",
             report,
+            "--dtype",
+            arguments.peer_dtype,
             "--threads",
             arguments.threads,
         ]
@@ -138,6 +141,12 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--peers-dir", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument(
+        "--peer-dtype",
+        choices=["auto", "float32"],
+        default="auto",
+        help="dtype in which llm-compressor loads and runs the model; bitwright always computes in float32",
+    )
     parser.add_argument("--reuse", action="store_true", help="judge finished artifacts; times are not accepted then")
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--windows", type=int, default=16)
@@ -182,6 +191,7 @@ def main() -> None:
         "calibration_sha256": digest(windows),
         "text_files": {name: {"file": file.name, "sha256": sha256(file)} for name, file in texts.items()},
         "threads": arguments.threads,
+        "peer_dtype": arguments.peer_dtype,
         "cost": ours.cost,
         "cost_theirs": cost_theirs,
         "time_ratio": None if arguments.reuse else time_ratio(ours.cost, cost_theirs),

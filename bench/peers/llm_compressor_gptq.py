@@ -28,13 +28,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--method", choices=["gptq", "rtn"], default="gptq")
+    parser.add_argument(
+        "--dtype", choices=["auto", "float32"], default="auto", help="dtype the model is loaded and run in"
+    )
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
     windows = json.loads(arguments.tokens.read_text(encoding="utf-8"))["windows"]
     data = Dataset.from_dict({"input_ids": windows, "attention_mask": [[1] * len(window) for window in windows]})
-    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype="auto")
+    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=arguments.dtype)
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
 
     start = time.perf_counter()

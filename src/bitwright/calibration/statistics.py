@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from bitwright.core.errors import InputError
-
-PANEL = 384  # columns per product: the matrix is symmetric, so panels left of the diagonal are not computed
+from bitwright.tensors.products import add_gram
 
 
 class InputStatistics:
@@ -28,9 +27,7 @@ class InputStatistics:
     def add(self, inputs: torch.Tensor) -> None:
         """Count [..., I] activations in."""
         rows_NI = inputs.reshape(-1, inputs.shape[-1]).float()
-        for start in range(0, rows_NI.shape[1], PANEL):
-            panel = slice(start, start + PANEL)
-            self._upper_II[panel, start:].addmm_(rows_NI[:, panel].T, rows_NI[:, start:])
+        add_gram(self._upper_II, rows_NI)
         torch.maximum(self._absmax_I, rows_NI.abs().amax(0), out=self._absmax_I)
         self.tokens += rows_NI.shape[0]
 

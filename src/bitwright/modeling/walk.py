@@ -20,11 +20,19 @@ from torch import nn
 
 from bitwright.core.errors import InputError, UnsupportedError, UsageError
 from bitwright.core.protocols import WeightSource
+from bitwright.tensors.products import linear
 
 LAYERS = "model.layers"
 EMBEDDING = "model.embed_tokens.weight"
 FINAL_NORM = "model.norm.weight"
 HEAD = "lm_head.weight"
+
+
+class Linear(nn.Linear):
+    """A linear layer on the faster product (tensors/products.py)."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return linear(input, self.weight, self.bias)
 
 
 class Walker:
@@ -97,7 +105,7 @@ class Walker:
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[..., H] → float32 [..., V]: final norm and head. The head's weights are kept after the first call."""
         norm, weight_VH = self._load_head()
-        return nn.functional.linear(norm(hidden), weight_VH)
+        return linear(norm(hidden), weight_VH)
 
     def _load_head(self) -> tuple[nn.Module, torch.Tensor]:
         if self._head is None:
@@ -120,6 +128,9 @@ def _skeleton(config: dict[str, Any]) -> Any:
         model = transformers.AutoModelForCausalLM.from_config(settings, attn_implementation="sdpa", dtype=torch.float32)
     if not hasattr(model, "model") or not hasattr(model.model, "rotary_emb"):
         raise UnsupportedError(f"models of type {kind!r} are not laid out as a decoder with rotary positions")
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = Linear
     return model.eval()
 
 

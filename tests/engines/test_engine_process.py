@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -132,6 +133,22 @@ def test_a_signal_that_ended_the_command_is_told(fake_engine: Fake, tmp_path: Pa
 def test_a_log_in_a_missing_folder_is_an_error_of_ours(fake_engine: Fake, tmp_path: Path) -> None:
     with pytest.raises(BitwrightError, match="absent"):
         EngineProcess(fake_engine(), log=tmp_path / "absent" / "log").start()
+
+
+def test_a_key_for_another_server_is_taken_out_of_the_environment(
+    fake_engine: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("X_API_KEY", "of another server")
+    monkeypatch.setenv("Y_API_KEY", "kept")
+    process = EngineProcess(
+        fake_engine(record=tmp_path / "record", die=0), environment={"X_API_KEY": None}, log=tmp_path / "log"
+    )
+    process.start()
+    wait_until(lambda: not process.running)
+    process.stop()
+    keys = json.loads((tmp_path / "record").read_text())["keys"]
+    assert keys["Y_API_KEY"] == "kept"
+    assert "X_API_KEY" not in keys
 
 
 def test_secrets_travel_in_the_environment_only(fake_engine: Fake, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from bitwright.core.errors import BitwrightError, EnvironmentFault, InputError
 from bitwright.engines.chat import chat_once, connect
 from bitwright.engines.llamacpp import LlamaCppServer, check_gguf
-from bitwright.engines.llamacpp_settings import LOAD_FAILED, WorkerSettings
+from bitwright.engines.llamacpp_settings import API_KEY_VARIABLE, LOAD_FAILED, WorkerSettings
 from bitwright.engines.llamacpp_worker import parameters
 from bitwright.engines.serve import serve
 
@@ -61,6 +61,7 @@ def test_the_key_is_not_an_argument(tmp_path: Path) -> None:
     server = LlamaCppServer(tmp_path / "x.gguf", api_key="s3cret")
     assert not any("s3cret" in word for word in server.command())
     assert "s3cret" in server.environment().values()
+    assert LlamaCppServer(tmp_path / "x.gguf").environment() == {API_KEY_VARIABLE: None}, "none is inherited"
     told = json.loads(server.command()[-1])
     assert told["model"] == str((tmp_path / "x.gguf").resolve())
 

@@ -86,6 +86,11 @@ def test_a_vllm_that_gives_up(
         serve(artifact, "compressed-tensors", port=0, log=tmp_path / "log")
 
 
+def test_a_key_is_not_inherited(tmp_path: Path) -> None:
+    assert VllmServer(tmp_path).environment() == {"VLLM_API_KEY": None}
+    assert VllmServer(tmp_path, api_key="s3cret").environment() == {"VLLM_API_KEY": "s3cret"}
+
+
 def test_not_installed(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))

@@ -81,8 +81,8 @@ class LlamaCppServer(EngineServer):
         text = msgspec.json.encode(settings).decode()
         return [sys.executable, "-P", "-m", "bitwright.engines.llamacpp_worker", text]
 
-    def environment(self) -> dict[str, str]:
-        return {} if self._api_key is None else {API_KEY_VARIABLE: self._api_key}
+    def environment(self) -> dict[str, str | None]:
+        return {API_KEY_VARIABLE: self._api_key}
 
     def explain(self, exit_code: int, log: str) -> BitwrightError:
         where = f"`{self.artifact}`"

@@ -26,13 +26,17 @@ LOG_TAIL_BYTES = 16_384
 
 
 class EngineProcess:
-    """A child process with a log. `environment` is added to ours: secrets go there, because `ps` shows arguments."""
+    """A child process with a log.
+
+    `environment` is laid over ours: secrets go there, because `ps` shows arguments. A value of `None` removes the
+    variable, so that a secret meant for another server does not reach this one.
+    """
 
     def __init__(
         self,
         command: Sequence[str],
         *,
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str | None] | None = None,
         log: Path | None = None,
         verbose: bool = False,
         grace_seconds: float = 5.0,
@@ -58,6 +62,7 @@ class EngineProcess:
     def start(self) -> None:
         """Start the child. Raises `EnvironmentFault` if the machine refuses; a log that cannot be written is told."""
         assert self._child is None, "started twice"
+        merged = {**os.environ, **self._environment}
         leash = [sys.executable, "-P", "-m", "bitwright.engines.leash", str(self._grace_seconds)]
         output = self._open_log()
         try:
@@ -66,7 +71,7 @@ class EngineProcess:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, **self._environment},
+                env={name: value for name, value in merged.items() if value is not None},
                 start_new_session=True,
             )
         except OSError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import ClassVar, Self
@@ -74,8 +74,8 @@ class EngineServer(abc.ABC):
         """The command line, without secrets. `self.port` is settled."""
 
     @abc.abstractmethod
-    def environment(self) -> dict[str, str]:
-        """Environment variables for the engine, secrets included."""
+    def environment(self) -> Mapping[str, str | None]:
+        """Environment variables for the engine, secrets included; `None` removes one that it would inherit."""
 
     @abc.abstractmethod
     def explain(self, exit_code: int, log: str) -> BitwrightError:

@@ -42,8 +42,8 @@ class VllmServer(EngineServer):
         assert program is not None, "checked before"
         return [*program, *serve_arguments(self.artifact, host=self.host, port=self.port, context=self.context)]
 
-    def environment(self) -> dict[str, str]:
-        return {} if self._api_key is None else {"VLLM_API_KEY": self._api_key}
+    def environment(self) -> dict[str, str | None]:
+        return {"VLLM_API_KEY": self._api_key}
 
     def explain(self, exit_code: int, log: str) -> BitwrightError:
         reason = _reason(log)

@@ -20,6 +20,7 @@ from bitwright.facts.families import gguf_name
 from bitwright.facts.model import model_facts
 from bitwright.formats.gguf_blocks import unpack
 from bitwright.formats.gguf_file import GgufWriter
+from bitwright.formats.gguf_metadata import rope_parameters
 from bitwright.formats.gguf_names import permutation
 from bitwright.formats.gguf_reader import GgufSource, describe
 from bitwright.formats.gguf_summary import embed_summary, open_gguf, read_summary, slot, tensor_data_sha256
@@ -205,6 +206,18 @@ def test_llama3_factors_are_those_of_transformers(tmp_path: Path) -> None:
     plain = 1 / (5e5 ** (np.arange(0, 64, 2) / 64))
     assert len(set(stored.data.tolist())) > 4
     np.testing.assert_allclose(plain / stored.data, scaled.numpy(), rtol=2e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in LLAMA3 if name not in ("rope_type", "rope_theta")])
+def test_rotary_scaling_without_a_number_that_it_needs_is_refused(name: str) -> None:
+    rope = {key: value for key, value in LLAMA3.items() if key != name}
+    with pytest.raises(InputError, match=name):
+        rope_parameters({"rope_parameters": rope})
+
+
+def test_rotary_scaling_that_is_no_object_is_refused() -> None:
+    with pytest.raises(InputError, match="'linear'"):
+        rope_parameters({"rope_scaling": "linear"})
 
 
 @pytest.mark.parametrize("kind", ["longrope", "dynamic", "su"])

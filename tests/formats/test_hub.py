@@ -36,6 +36,7 @@ def test_a_download_takes_weights_but_no_pickles_or_code(monkeypatch: pytest.Mon
     assert asked["name"] == "owner/some.model-1"
     assert asked["cache_dir"] == tmp_path / "cache"
     assert {"*.safetensors", "*.json", "*.jinja", "tokenizer.model"} <= set(asked["allow_patterns"])
+    assert asked["ignore_patterns"] == ["consolidated*"]
     assert not any(pattern.endswith((".bin", ".py", "*")) and "." in pattern for pattern in asked["allow_patterns"])
 
 

@@ -86,8 +86,11 @@ def load_tokenizer(folder: Path) -> Any:
         )
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, OSError, KeyError) as error:
-        raise InputError(f"the tokenizer in `{folder}` cannot be read: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # the Rust library raises a bare Exception for a broken tokenizer.json
+        raise InputError(
+            f"the tokenizer in `{folder}` cannot be read: {_first_line(error)}",
+            hint="copy tokenizer.json and tokenizer_config.json of the model into it again",
+        ) from error
 
 
 def _read_text(path: str, tokenizer: Any) -> str:
@@ -139,5 +142,10 @@ def _download(name: str) -> Path:
         return Path(hf_hub_download(f"{owner}/{repo}", file, repo_type="dataset"))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(
-            f"`{HUB_PREFIX}{name}` cannot be fetched: {str(error).splitlines()[0]}", hint="give a local file instead"
+            f"`{HUB_PREFIX}{name}` cannot be fetched: {_first_line(error)}", hint="give a local file instead"
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    """What an error of another library says, or its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,4 +1,4 @@
-"""The store of statistics: for every distinct input of a group of linears, its Gram matrix and its maxima.
+"""The store of statistics: for every distinct input of a group of linears, its Gram matrix.
 
 q, k and v read one input, so they share one matrix, as do gate and up. The diagonal of the Gram matrix is what
 llama.cpp calls the importance matrix. Sums are taken in float32 per batch, and batches are summed in float32.
@@ -21,14 +21,12 @@ class InputStatistics:
 
     def __init__(self, columns: int) -> None:
         self._upper_II = torch.zeros(columns, columns)
-        self._absmax_I = torch.zeros(columns)
         self.tokens = 0
 
     def add(self, inputs: torch.Tensor) -> None:
         """Count [..., I] activations in."""
         rows_NI = inputs.reshape(-1, inputs.shape[-1]).float()
         add_gram(self._upper_II, rows_NI)
-        torch.maximum(self._absmax_I, rows_NI.abs().amax(0), out=self._absmax_I)
         self.tokens += rows_NI.shape[0]
 
     def gram(self, where: str) -> NDArray[np.float32]:
@@ -40,7 +38,3 @@ class InputStatistics:
                 hint="the checkpoint may be damaged; run it in transformers first",
             )
         return (upper_II + torch.triu(upper_II, 1).T).numpy()
-
-    def absmax(self) -> NDArray[np.float32]:
-        """Largest magnitude seen per input, [I]."""
-        return self._absmax_I.numpy()

@@ -17,7 +17,6 @@ from typing import Literal
 from bitwright.core.errors import UnsupportedError, did_you_mean
 
 InputGroup = Literal["attn_in", "attn_out", "mlp_in", "mlp_out"]
-INPUT_GROUPS: tuple[InputGroup, ...] = ("attn_in", "attn_out", "mlp_in", "mlp_out")
 
 EMBEDDING = "model.embed_tokens.weight"
 FINAL_NORM = "model.norm.weight"

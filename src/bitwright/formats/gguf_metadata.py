@@ -24,7 +24,12 @@ from bitwright.core.errors import InputError, UnsupportedError, did_you_mean
 from bitwright.core.plan import ModelFacts
 from bitwright.formats.gguf_names import CLASSES, architecture
 
-ROPE_KINDS = ("default", "linear", "yarn", "llama3")
+ROPE_KEYS = {  # what each kind of scaling needs beside `rope_theta`
+    "default": (),
+    "linear": ("factor",),
+    "yarn": ("factor", "original_max_position_embeddings"),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+}
 ROPE_BASE = 10000.0  # transformers' default for all four
 NORM_EPSILON = 1e-6  # transformers' default for all four
 YARN_KEYS = {  # config name: GGUF key suffix
@@ -48,21 +53,26 @@ def file_type(preset: str) -> int:
 def rope_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
     """Rotary parameters with `rope_type` and `rope_theta`, from the spelling of transformers 4 or 5.
 
-    Raises `UnsupportedError` for a kind of scaling, or a partial rotation, that has no place in these architectures.
+    Raises `UnsupportedError` for a kind of scaling, or a partial rotation, that has no place in these architectures,
+    `InputError` where a number that the kind needs is missing.
     """
-    found = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+    given = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(given, Mapping):
+        raise InputError(f"config.json: rotary scaling is {given!r}, expected an object with `rope_type`")
+    found = dict(given)
     found.setdefault("rope_type", found.pop("type", "default"))
     found.setdefault("rope_theta", config.get("rope_theta", ROPE_BASE))
-    if found["rope_type"] not in ROPE_KINDS:
+    if found["rope_type"] not in list(ROPE_KEYS):
         raise UnsupportedError(
-            f"rotary scaling `{found['rope_type']}` cannot be written as GGUF", hint=f"known: {', '.join(ROPE_KINDS)}"
+            f"rotary scaling `{found['rope_type']}` cannot be written as GGUF", hint=f"known: {', '.join(ROPE_KEYS)}"
         )
     if found.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)) != 1.0:
         raise UnsupportedError("a partial rotary embedding cannot be written for this architecture")
     if found["rope_type"] == "yarn":
         found.setdefault("original_max_position_embeddings", config.get("max_position_embeddings"))
-    if found["rope_type"] != "default" and not isinstance(found.get("factor"), int | float):
-        raise InputError(f"config.json: rotary scaling `{found['rope_type']}` has no factor")
+    for name in ("rope_theta", *ROPE_KEYS[found["rope_type"]]):
+        if not isinstance(found.get(name), int | float):
+            raise InputError(f"config.json: rotary scaling `{found['rope_type']}` has no number `{name}`")
     return found
 
 

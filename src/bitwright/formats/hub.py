@@ -25,6 +25,7 @@ from huggingface_hub.errors import (
 from bitwright.core.errors import EnvironmentFault, InputError, from_os_error
 
 PATTERNS = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "LICENSE*", "NOTICE*"]
+IGNORED = ["consolidated*"]  # the same weights once more, under names of another library
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 SNAPSHOT = re.compile(r"models--([^/]+?)--([^/]+)/snapshots/[^/]+/?$")
 HAVE_FOLDER = "download the model elsewhere and give its folder"
@@ -54,7 +55,7 @@ def hub_id(folder: Path) -> str | None:
 
 def _download(name: str, cache: Path | None) -> Path:
     try:
-        return Path(snapshot_download(name, cache_dir=cache, allow_patterns=PATTERNS))
+        return Path(snapshot_download(name, cache_dir=cache, allow_patterns=PATTERNS, ignore_patterns=IGNORED))
     except GatedRepoError as error:
         raise InputError(
             f"`{name}` is gated on the hub", hint="accept its terms on the hub, then set HF_TOKEN"

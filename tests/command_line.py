@@ -31,9 +31,9 @@ class Answer:
 Run = Callable[..., Answer]
 
 
-def text_file(path: Path, words: int = 4000) -> Path:
+def text_file(path: Path, words: int = 4000, step: int = 7919) -> Path:
     """Some plain text, long enough for a handful of short windows."""
-    path.write_text(" ".join(f"word{number * 7919 % 1000}" for number in range(words)))
+    path.write_text(" ".join(f"word{number * step % 1000}" for number in range(words)))
     return path
 
 

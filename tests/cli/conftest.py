@@ -32,6 +32,12 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Text that `artifact` was not calibrated on."""
+    return text_file(tmp_path_factory.mktemp("texts") / "judged.txt", step=6007)
+
+
+@pytest.fixture(scope="session")
 def artifact(tiny: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a Q8_0 artifact of `tiny`."""
     out = tmp_path_factory.mktemp("artifacts") / "q8"

@@ -88,6 +88,10 @@ def remove_tokenizer(folder: Path) -> None:
         path.unlink()
 
 
+def break_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text('{"version": "1.0", "model": {"type": "BPE"}}')
+
+
 def huge_header(folder: Path) -> None:
     shard = sorted(folder.glob("*.safetensors"))[0]
     shard.write_bytes((2**62).to_bytes(8, "little") + shard.read_bytes()[8:])
@@ -107,6 +111,7 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     "pickle only": (only_pickle, "pickle"),
     "already quantized": (edit_config(quantization_config={"quant_method": "gptq", "bits": 4}), "gptq"),
     "no tokenizer": (remove_tokenizer, "tokenizer"),
+    "broken tokenizer": (break_tokenizer, "tokenizer"),
 }
 
 
@@ -259,6 +264,8 @@ def test_interruption_is_one_line(run: Run, tiny: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr("bitwright.api.plan", interrupted)
     answer = run("plan", tiny)
+    assert (answer.code, answer.err.splitlines()) == (130, ["interrupted"])
+    answer = run("quantize", tiny, "--out", "out", "--type", "Q8_0")
     assert answer.code == 130
     assert answer.err.splitlines() == ["interrupted; the same command goes on from here"]
 
@@ -295,3 +302,12 @@ def test_text_that_was_calibrated_on_cannot_judge(run: Run, tiny: Path, text: Pa
     answer = run("ship", tiny, "--out", out, "--type", "Q8_0", "--calibration", text, "--text", text, "--no-serve")
     check(answer, 2, "both calibration and evaluation")
     check_nothing_made(out)
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_validate_refuses_the_calibration_text(
+    renamed: bool, run: Run, tiny: Path, artifact: Path, text: Path, tmp_path: Path
+) -> None:
+    judged = Path(shutil.copy(text, tmp_path / "other.txt")) if renamed else text
+    answer = run("validate", artifact, "--reference", tiny, "--text", judged, "--windows", "2", "--length", "32")
+    check(answer, 2, "calibration text", "judge on a text that was not used")

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+from bitwright.api.inspection import shares
 from bitwright.cli.app import main
 from bitwright.core.documents import read_document, to_json
-from bitwright.core.plan import Plan
+from bitwright.core.plan import Plan, TensorFacts
 from bitwright.core.records import Inspection, QuantRecord, ShipRecord, SpeedRecord, ValidationRecord
 from command_line import Run
 
@@ -67,9 +71,9 @@ def test_inspect_tells_checkpoint_and_artifact_apart(run: Run, tiny: Path, artif
 
 
 def test_validate_exits_with_its_verdict_and_leaves_it_in_the_artifact(
-    run: Run, tiny: Path, artifact: Path, text: Path, tmp_path: Path
+    run: Run, tiny: Path, artifact: Path, judged: Path, tmp_path: Path
 ) -> None:
-    words = ("validate", artifact, "--reference", tiny, "--text", text, "--windows", "8", "--length", "32")
+    words = ("validate", artifact, "--reference", tiny, "--text", judged, "--windows", "8", "--length", "32")
     answer = run(*words, "--json", "--out", tmp_path / "validation.json")
     record = msgspec.json.decode(answer.out, type=ValidationRecord)
     assert answer.code == {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 4}[record.verdict]
@@ -79,11 +83,17 @@ def test_validate_exits_with_its_verdict_and_leaves_it_in_the_artifact(
     assert embedded["verdict"] == record.verdict
 
 
-def test_the_command_in_the_record_can_be_run_again(run: Run, tiny: Path, artifact: Path, text: Path) -> None:
-    words = ("validate", artifact, "--reference", tiny, "--text", text, "--windows", "8", "--length", "32", "--json")
+def test_the_command_in_the_record_can_be_run_again(run: Run, tiny: Path, artifact: Path, judged: Path) -> None:
+    words = ("validate", artifact, "--reference", tiny, "--text", judged, "--windows", "8", "--length", "32", "--json")
     first = msgspec.json.decode(run(*words).out, type=ValidationRecord)
     again = run(*first.command.split()[1:], "--json")
     assert msgspec.json.decode(again.out, type=ValidationRecord).texts == first.texts
+
+
+def test_packed_matrices_of_a_float32_checkpoint_are_told_as_packed() -> None:
+    packed = TensorFacts(name="w", shape=(64, 64), dtype="F32", file="", bytes=64 * 64 // 2 + 64 * 2 * 4 + 16)
+    norm = TensorFacts(name="n", shape=(64,), dtype="F32", file="", bytes=256)
+    assert [share.type for share in shares([packed, norm])] == ["packed 4-bit", "F32"]
 
 
 def test_the_reference_page_is_fresh(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,6 +109,37 @@ def test_a_traceback_is_shown_on_request(
     monkeypatch.setenv("BITWRIGHT_DEBUG", "1")
     assert main(["inspect", str(tmp_path / "absent")]) == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]], ids=["found at the end", "found while printing"])
+def test_a_reader_who_has_gone_is_neither_pass_nor_fail(flags: list[str], tiny: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "bitwright", "plan", str(tiny), *flags]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_the_address_is_told_once_signals_are_caught(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Server(contextlib.nullcontext[None]):
+        url, warnings = "http://127.0.0.1:1", ("an open door",)
+
+        def __enter__(self) -> Any:
+            return self
+
+        def run_until_signal(self, *, ready: Callable[[], None]) -> None:
+            assert capsys.readouterr().err == ""
+            ready()
+
+    monkeypatch.setattr("bitwright.api.serve", lambda *_, **__: Server())
+    assert main(["serve", "q4"]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: an open door",
+        "serving q4 at http://127.0.0.1:1/v1 (Ctrl-C stops)",
+    ]
 
 
 @pytest.mark.slow

@@ -101,7 +101,7 @@ def shares(tensors: Iterable[TensorFacts]) -> tuple[TypeShare, ...]:
 def _stored_type(tensor: TensorFacts) -> str:
     """The dtype, or the width of the codes where fewer bytes are stored than the dtype would take (its scales')."""
     bits = 8 * tensor.bytes / _count(tensor.shape)
-    if tensor.dtype == "F32" or bits >= 16:
+    if bits >= 16:
         return tensor.dtype
     return "packed 8-bit" if bits >= 8 else "packed 4-bit"
 

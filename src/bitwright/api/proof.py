@@ -11,7 +11,7 @@ from bitwright.api.models import model_folder
 from bitwright.api.service import locate
 from bitwright.core.atomic import sha256_file
 from bitwright.core.documents import read_document
-from bitwright.core.errors import InputError, MismatchError
+from bitwright.core.errors import BitwrightError, InputError, MismatchError, UsageError
 from bitwright.core.plan import ArtifactFormat, UseCase
 from bitwright.core.protocols import SILENT, Progress
 from bitwright.core.records import ArtifactFile, QuantRecord, ValidationRecord
@@ -41,7 +41,8 @@ def validate(
     """Measure `artifact`, decoded from disk by a library that is not ours, against `reference`.
 
     Without `texts`, the reference writes the text itself, with seed `seed + 1000`. An artifact that bitwright wrote
-    keeps the summary (GGUF key, model card). Raises `MismatchError` for an artifact of another model.
+    keeps the summary (GGUF key, model card); where that fails, `progress` says so and the record stands. Raises
+    `MismatchError` for an artifact of another model, `UsageError` for text that it was calibrated on.
     """
     from bitwright.evaluation.validate import validate as measure
     from bitwright.facts.thresholds import thresholds
@@ -52,8 +53,13 @@ def validate(
     check_texts(texts)
     folder = model_folder(reference, progress=progress)
     original, decoded = open_source(folder), open_source(place)
-    _check_origin(place, original.facts.fingerprint, str(folder))
+    made = made_here(place)
+    if made is not None:
+        _check_origin(made, place, original.facts.fingerprint, str(folder))
+        _check_unused(made, texts, ())
     drawn = windows_of(texts, folder, windows=windows, length=length, seed=seed, progress=progress)
+    if made is not None:
+        _check_unused(made, texts, drawn)
     record = measure(
         original,
         decoded,
@@ -65,7 +71,10 @@ def validate(
         command=command or _command(place, reference, texts, windows, length, seed, row.use_case),
         progress=progress,
     )
-    embed(record, place, kind)
+    try:
+        embed(record, place, kind)
+    except BitwrightError as error:
+        progress.say(f"the verdict was not left in the artifact: {error.message}")
     return record
 
 
@@ -105,7 +114,7 @@ def embed(record: ValidationRecord, place: Path, kind: ArtifactFormat) -> None:
     """Leave the verdict in an artifact that bitwright wrote; the files of others are not touched."""
     from bitwright.evaluation.summary import model_card_section, summary
 
-    if not (home(place) / QUANT_FILE).exists():
+    if made_here(place) is None:
         return
     if kind == "gguf":
         from bitwright.formats.gguf_summary import embed_summary
@@ -122,16 +131,28 @@ def home(place: Path) -> Path:
     return place.parent if place.is_file() else place
 
 
-def _check_origin(place: Path, fingerprint: str, reference: str) -> None:
-    """Shapes cannot tell two tunes of a model apart; `quant.json`, where there is one, can."""
+def made_here(place: Path) -> QuantRecord | None:
+    """The `quant.json` beside an artifact, or `None` where there is none or it speaks of other files."""
     path = home(place) / QUANT_FILE
     if not path.exists():
-        return
+        return None
     made = read_document(QuantRecord, path)
-    ours = any(
-        (home(place) / file.name).exists() and place.name in (file.name, home(place).name) for file in made.files
-    )
-    if ours and made.plan.model.fingerprint != fingerprint:
+    found = {place.name} if place.is_file() else {file.name for file in place.glob("*.safetensors")}
+    return made if found & {file.name for file in made.files} else None
+
+
+def _check_unused(made: QuantRecord, texts: Sequence[Path], drawn: Sequence[TokenWindows]) -> None:
+    """Text that the artifact was fitted to cannot judge it: neither the same file, nor the same windows."""
+    fitted = {Path(name).resolve() for name in made.calibration.source}
+    used = [str(path) for path in texts if path.resolve() in fitted]
+    used += [windows.name for windows in drawn if windows.sha256 == made.calibration_sha256]
+    if used:
+        raise UsageError(f"`{used[0]}` is the artifact's calibration text", hint="judge on a text that was not used")
+
+
+def _check_origin(made: QuantRecord, place: Path, fingerprint: str, reference: str) -> None:
+    """Shapes cannot tell two tunes of a model apart; `quant.json` can."""
+    if made.plan.model.fingerprint != fingerprint:
         raise MismatchError(
             f"`{place}` was made from `{made.plan.model.path}`, not from `{reference}`",
             hint="give --reference the model that the artifact was made from",

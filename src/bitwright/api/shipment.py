@@ -1,7 +1,8 @@
 """The whole way: plan → quantize → validate → measure → report, and a check that it answers.
 
 Each step leaves a document in `out`. A second call compares the documents with what is asked and with the files, skips
-what stands, and goes on behind it, so that an interruption costs one decoder block at most.
+what stands, and goes on behind it. An interruption costs one decoder block while quantizing; sampling, validation and
+the measurement of speed are done again from their beginning.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from bitwright.api.making import quantize
 from bitwright.api.models import model_folder
 from bitwright.api.proof import LENGTH, SELF_SEED_OFFSET, SELF_TEMPERATURE, WINDOWS, check_texts, files_of, validate
 from bitwright.api.service import QUESTION, chat, locate, serve
-from bitwright.api.speed import measure_speed
+from bitwright.api.speed import measure_speed, remove_twin
 from bitwright.core.atomic import write_bytes
 from bitwright.core.documents import read_document, write_document
-from bitwright.core.errors import MismatchError, UsageError
+from bitwright.core.errors import BitwrightError, MismatchError, UsageError
 from bitwright.core.plan import CalibrationPlan, Plan
 from bitwright.core.protocols import SILENT, Progress
 from bitwright.core.records import QuantRecord, ShipRecord, SpeedRecord, ValidationRecord
@@ -56,8 +57,9 @@ def ship(
 ) -> ShipRecord:
     """Make, prove, measure and report an artifact of `model` in `out`; with `once`, also serve it and ask one question.
 
-    What is not given is planned. Speed is measured for formats that an engine on this machine runs. Raises what the
-    steps raise, and `MismatchError` when `out` was begun with something else.
+    What is not given is planned. Speed is measured for formats that an engine on this machine runs; where that fails,
+    the record has none. Raises what the other steps raise, and `MismatchError` when `out` was begun with something
+    else.
     """
     text = text or EvaluationText()
     check_texts(text.files)
@@ -71,8 +73,10 @@ def ship(
     quant = _quantized(plan, folder, out, progress)
     validation = _validated(plan, quant, folder, out, text, progress)
     progress.say(f"verdict: {validation.verdict}")
-    speed = measure_speed(plan, folder, out, keep_float=keep_float, progress=progress)
-    _report(plan, quant, validation, speed, out)
+    _report(plan, quant, validation, None, out)
+    speed = _speed(plan, folder, out, keep_float, progress)
+    if speed is not None:
+        _report(plan, quant, validation, speed, out)
     reply = _ask(out) if once and validation.verdict != "FAIL" and plan.format == "gguf" else None
     return _record(plan, quant, validation, speed, out, reply)
 
@@ -130,6 +134,17 @@ def _still_holds(record: ValidationRecord, plan: Plan, quant: QuantRecord, folde
 
     wanted = [windows_from_files([str(path)], folder, text.windows, text.length, text.seed) for path in text.files]
     return [result.sha256 for result in record.texts] == [windows.sha256 for windows in wanted]
+
+
+def _speed(plan: Plan, folder: Path, out: Path, keep_float: bool, progress: Progress) -> SpeedRecord | None:
+    """The measurement, or `None` when it fails: the verdict stands without it."""
+    try:
+        return measure_speed(plan, folder, out, keep_float=keep_float, progress=progress)
+    except BitwrightError as error:
+        progress.say(f"speed was not measured: {error.message}")
+        if not keep_float:
+            remove_twin(out)
+        return None
 
 
 def _report(plan: Plan, quant: QuantRecord, validation: ValidationRecord, speed: SpeedRecord | None, out: Path) -> None:

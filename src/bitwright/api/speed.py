@@ -30,6 +30,8 @@ def measure_speed(
     if path.exists():
         record = read_document(SpeedRecord, path)
         if record.points and record.points[0].bytes == place.stat().st_size:
+            if not keep_float:
+                remove_twin(out)  # a kill behind the last write leaves it
             return record
     from bitwright.engines.speed import measure
 
@@ -41,8 +43,14 @@ def measure_speed(
     )
     write_document(record, path)
     if not keep_float:
-        shutil.rmtree(out / FLOAT_FOLDER)
+        remove_twin(out)
     return record
+
+
+def remove_twin(out: Path) -> None:
+    """Remove the F16 file, if there is one."""
+    if (out / FLOAT_FOLDER).exists():
+        shutil.rmtree(out / FLOAT_FOLDER)
 
 
 def _float_twin(plan: Plan, folder: Path, out: Path, progress: Progress) -> Path:

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from bitwright.cli import inspect, plan, quantize, serve, ship, validate
-from bitwright.cli.faults import EXIT_INTERRUPTED, report
+from bitwright.cli.faults import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, report
 from bitwright.core.provenance import version
 
 EPILOG = """\b
@@ -31,6 +31,8 @@ ENVIRONMENT = {
     # step took 0.15 s against 1.4 s and more (docs/log.md, 2026-11-21). Read by OpenMP when torch is loaded.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
+
+RESUMABLE = ("ship", "quantize")  # what they have finished is on disk
 
 app = typer.Typer(
     name="bitwright",
@@ -68,14 +70,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault(name, value)
     try:
         code = typer.main.get_command(app).main(args=argv, prog_name="bitwright", standalone_mode=False)
+        sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         code = EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of stdout has gone (`| head`); give the interpreter something to flush into.
+    except (BrokenPipeError, SystemExit):
+        # The reader of stdout has gone (`| head`), which the parser turns into SystemExit(1), our FAIL. The verdict may
+        # not have been read, so this is no 0 either. Give the interpreter something to flush into.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return EXIT_BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the last door: whatever comes leaves as one line
         return report(error)
     if code == EXIT_INTERRUPTED:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted" + _resumption(sys.argv[1:] if argv is None else argv), file=sys.stderr)
     return code if isinstance(code, int) else 0
+
+
+def _resumption(words: Sequence[str]) -> str:
+    """What to say of the work that an interrupted command has done."""
+    command = next((word for word in words if not word.startswith("-")), None)
+    return "; the same command goes on from here" if command in RESUMABLE else ""

@@ -16,6 +16,7 @@ from bitwright.core.errors import EXIT_ENVIRONMENT, EXIT_USAGE, BitwrightError, 
 
 EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 DEBUG_VARIABLE = "BITWRIGHT_DEBUG"
 
 # Newer versions of typer carry their own copy of click, older ones use the installed one; these names fit both.

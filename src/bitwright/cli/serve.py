@@ -36,8 +36,12 @@ def serve_until_signal(
 ) -> None:
     """Start, say where, and block. Ctrl-C and SIGTERM are the ordinary end."""
     with api.serve(artifact, host=host, port=port, api_key=api_key, context=context) as server:
-        if not quiet:
+
+        def announce() -> None:
+            if quiet:
+                return
             for warning in server.warnings:
                 print(f"warning: {warning}", file=sys.stderr)
             print(f"serving {artifact} at {server.url}/v1 (Ctrl-C stops)", file=sys.stderr, flush=True)
-        server.run_until_signal()
+
+        server.run_until_signal(ready=announce)

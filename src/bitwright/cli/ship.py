@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -80,4 +81,4 @@ def _advise(record: ShipRecord) -> None:
     """What to do after FAIL."""
     print("the artifact loses more than the use case allows, so it is not served", file=sys.stderr)
     if record.try_next is not None:
-        print(f"hint: try --type {record.try_next} with another --out", file=sys.stderr)
+        print(f"hint: try --type {shlex.quote(record.try_next)} with another --out", file=sys.stderr)

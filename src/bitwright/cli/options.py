@@ -47,7 +47,9 @@ Context = Annotated[int, typer.Option("--context", metavar="N", min=1, help="Tok
 Calibration = Annotated[
     list[str] | None,
     typer.Option(
-        "--calibration", metavar="FILE|self", help="Calibration text; `self` lets the model write it. Repeatable."
+        "--calibration",
+        metavar="FILE|self",
+        help="Calibration text; `self`: written by the model, whole in memory. Repeatable.",
     ),
 ]
 Samples = Annotated[int, typer.Option("--samples", metavar="N", min=1, help="Calibration windows.")]
@@ -67,7 +69,7 @@ Reference = Annotated[
 Text = Annotated[
     list[Path] | None,
     typer.Option(
-        "--text", metavar="FILE", help="Text to judge on. Default: text that the original writes. Repeatable."
+        "--text", metavar="FILE", help="Text to judge on. Default: the original writes it, whole in memory. Repeatable."
     ),
 ]
 WindowLength = Annotated[

@@ -165,15 +165,15 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
         read_config(tmp_path / "model.gguf")
 
 
-def test_fingerprint_follows_config_headers_and_sizes_but_not_place(tmp_path: Path) -> None:
+def test_fingerprint_follows_config_headers_and_weights_but_not_place(tmp_path: Path) -> None:
     prints = [
         read_checkpoint(write_checkpoint(tmp_path / str(i), seed=seed, tied=tied, overrides=overrides)).fingerprint
         for i, (seed, tied, overrides) in enumerate(
-            [(0, False, {}), (1, False, {}), (0, True, {}), (0, False, {"rms_norm_eps": 1e-6})]
+            [(0, False, {}), (0, False, {}), (1, False, {}), (0, True, {}), (0, False, {"rms_norm_eps": 1e-6})]
         )
     ]
     assert prints[0] == prints[1]
-    assert len(set(prints)) == 3
+    assert len(set(prints)) == 4
     folder = tmp_path / "0"
     rewrite(SINGLE, lambda raw: raw.replace(b'"BF16"', b'"I16" ', 1))(folder)
     assert read_checkpoint(folder).fingerprint != prints[0]

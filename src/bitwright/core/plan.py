@@ -42,7 +42,7 @@ class ModelFacts(Record, frozen=True, kw_only=True):
     bytes: int
     dtype: str
     tensors: tuple[TensorFacts, ...]
-    fingerprint: str  # SHA-256 over config.json, headers and file sizes: identity without reading the weights
+    fingerprint: str  # SHA-256 over config.json, headers, sizes and samples of the weights
 
 
 class DeviceFacts(Record, frozen=True, kw_only=True):

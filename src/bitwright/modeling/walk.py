@@ -44,7 +44,8 @@ class Walker:
         self._skeleton = _skeleton(source.config)
         self._config = self._skeleton.config
         self._rotary = type(self._skeleton.model.rotary_emb)(config=self._config)
-        self._head: tuple[nn.Module, torch.Tensor] | None = None
+        self._norm: nn.Module | None = None
+        self._head_VH: torch.Tensor | None = None
         self.layers: int = self._config.num_hidden_layers
         self.tied: bool = bool(self._config.tie_word_embeddings)
 
@@ -97,22 +98,18 @@ class Walker:
     @torch.no_grad()
     def normed(self, hidden: torch.Tensor) -> torch.Tensor:
         """The input of the head: the final norm of [..., H]."""
-        norm, _ = self._load_head()
-        result: torch.Tensor = norm(hidden)
+        if self._norm is None:
+            self._norm = copy.deepcopy(self._skeleton.model.norm)
+            _fill(self._norm, self._source, FINAL_NORM.removesuffix("weight"))
+        result: torch.Tensor = self._norm(hidden)
         return result
 
     @torch.no_grad()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[..., H] → float32 [..., V]: final norm and head. The head's weights are kept after the first call."""
-        norm, weight_VH = self._load_head()
-        return linear(norm(hidden), weight_VH)
-
-    def _load_head(self) -> tuple[nn.Module, torch.Tensor]:
-        if self._head is None:
-            norm = copy.deepcopy(self._skeleton.model.norm)
-            _fill(norm, self._source, FINAL_NORM.removesuffix("weight"))
-            self._head = norm, self._source.load(EMBEDDING if self.tied else HEAD).float()
-        return self._head
+        if self._head_VH is None:
+            self._head_VH = self._source.load(EMBEDDING if self.tied else HEAD).float()
+        return linear(self.normed(hidden), self._head_VH)
 
 
 def _skeleton(config: dict[str, Any]) -> Any:

@@ -44,6 +44,7 @@ class JobState(Document, frozen=True, kw_only=True):
     schema: str = "bitwright.job/1"
     identity: str
     tokens_sha256: str
+    layout_sha256: str  # of all headers: they hold names and the tokenizer, and fix every offset
     threads: int  # sums are taken in an order that depends on it, so a resumed run keeps it
     done: tuple[UnitRecord, ...] = ()
     seconds: float = 0.0
@@ -95,30 +96,34 @@ class Job:
             )
         return windows
 
-    def check_complete(self, files: list[Path]) -> None:
-        """Refuse a folder that has lost what `job.json` says is there; only the last step may have moved files."""
+    def check_complete(self, layout_sha256: str, partials: list[Path], units: int) -> None:
+        """Refuse a folder that lost what `job.json` says is there, or whose files would be laid out otherwise now."""
         assert self.state is not None
-        lost = [
-            path
-            for path in files
-            if not path.exists() and self.state.done and not (self.folder.parent / path.stem).exists()
-        ]
-        if self.state.tokens_sha256 and not (self.folder / TOKENS).exists():
-            lost.append(self.folder / TOKENS)
-        if self.state.tokens_sha256 and self.state.done and not self._hidden_path(len(self.state.done)).exists():
-            lost.append(self._hidden_path(len(self.state.done)))
+        if self.state.layout_sha256 != layout_sha256:
+            raise MismatchError(
+                f"the files begun in `{self.folder}` would be laid out differently now: "
+                "the model's name, its tokenizer or a library has changed",
+                hint=f"remove `{self.folder}` to start anew",
+            )
+        done = len(self.state.done)
+        # only the very last step moves files to their final names
+        needed = [] if done == 0 or done == units else partials
+        if self.state.tokens_sha256:
+            needed = [*needed, self.folder / TOKENS, *([self._hidden_path(done)] if done else [])]
+        lost = [path for path in needed if not path.exists()]
         if lost:
             raise MismatchError(
                 f"`{lost[0]}` is missing from an unfinished run", hint=f"remove `{self.folder}` to start anew"
             )
 
-    def begin(self, windows: TokenWindows | None) -> JobState:
+    def begin(self, windows: TokenWindows | None, layout_sha256: str) -> JobState:
         """Write tokens and an empty state."""
         if windows is not None:
             _save(self.folder / TOKENS, windows.tokens.numpy())
         self.state = JobState(
             identity=self._identity,
             tokens_sha256=windows.sha256 if windows else "",
+            layout_sha256=layout_sha256,
             threads=torch.get_num_threads(),
         )
         write_document(self.state, self.folder / JOB)

@@ -9,7 +9,9 @@ pass itself; an embedding of its own is solved first and the blocks see its roun
 
 from __future__ import annotations
 
+import hashlib
 import resource
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -20,7 +22,7 @@ from bitwright.calibration.corpora import TokenWindows, windows_from_files
 from bitwright.calibration.selftext import self_windows
 from bitwright.core.atomic import sha256_file, write_bytes
 from bitwright.core.documents import read_document, write_document
-from bitwright.core.errors import MismatchError, from_os_error
+from bitwright.core.errors import MismatchError, UsageError, from_os_error
 from bitwright.core.plan import Plan
 from bitwright.core.protocols import SILENT, Progress
 from bitwright.core.provenance import provenance
@@ -32,7 +34,7 @@ from bitwright.formats.gguf_file import GgufWriter
 from bitwright.formats.layout import ArtifactWriter, FileLayout
 from bitwright.modeling.walk import Walker
 from bitwright.pipeline.blocks import Workshop, head_statistics, is_float, quantize_block, write_tensor
-from bitwright.pipeline.job import Job, UnitRecord, identity
+from bitwright.pipeline.job import WORK, Job, UnitRecord, identity
 from bitwright.pipeline.output import GrowingArtifact, partial_path, publish_all
 
 RECORD = "quant.json"
@@ -42,8 +44,11 @@ def quantize(plan: Plan, folder: Path, out: Path, *, progress: Progress = SILENT
     """Write the artifact of `plan` into `out` from the checkpoint in `folder`; resume what an earlier call began.
 
     Returns the record that is also in `out/quant.json`. A finished run of the same plan is returned as it stands.
-    Raises `MismatchError` when `out` holds another artifact or another unfinished run.
+    Raises `MismatchError` when `out` holds another artifact or another unfinished run, `UsageError` when `out` is the
+    checkpoint's own folder.
     """
+    if out.resolve() == folder.resolve():
+        raise UsageError(f"`{out}` is the model's own folder, which would be overwritten", hint="choose another --out")
     if (out / RECORD).exists():
         return _finished(plan, out)
     if CheckpointSource(folder).facts.fingerprint != plan.model.fingerprint:
@@ -67,6 +72,7 @@ def _finished(plan: Plan, out: Path) -> QuantRecord:
     for file in record.files:
         if not (out / file.name).exists():
             raise MismatchError(f"`{out}` has lost `{file.name}`", hint=f"remove `{out / RECORD}` to write it anew")
+    shutil.rmtree(out / WORK, ignore_errors=True)  # a kill may have come between the record and the clean-up
     return record
 
 
@@ -74,14 +80,15 @@ def _run(plan: Plan, folder: Path, out: Path, job: Job, progress: Progress) -> Q
     writer = _writer(plan, folder)
     layouts = writer.layouts()
     plans = {entry.name: entry for entry in plan.tensors}
+    units = unit_names(plan)
     if job.state is None:
         windows = None if all(map(is_float, plan.tensors)) else calibration_windows(plan, folder, progress)
-        job.begin(windows)
+        job.begin(windows, layout_sha256(layouts))
     else:
+        partials = [partial_path(layout, job.folder) for layout in layouts]
+        job.check_complete(layout_sha256(layouts), partials, len(units))
         windows = job.tokens()
-        job.check_complete([partial_path(layout, job.folder) for layout in layouts])
         torch.set_num_threads(job.state.threads)
-    units = unit_names(plan)
     assert job.state is not None
     if len(job.state.done) < len(units):
         with GrowingArtifact(layouts, job.folder) as artifact:
@@ -94,6 +101,14 @@ def _run(plan: Plan, folder: Path, out: Path, job: Job, progress: Progress) -> Q
     for name, data in writer.sidecars().items():
         write_bytes(out / name, data)
     return _record(plan, out, layouts, job)
+
+
+def layout_sha256(layouts: tuple[FileLayout, ...]) -> str:
+    """Identity of every byte that is not tensor data, and so of every offset."""
+    digest = hashlib.sha256()
+    for layout in layouts:
+        digest.update(layout.name.encode() + layout.header)
+    return digest.hexdigest()
 
 
 def calibration_windows(plan: Plan, folder: Path, progress: Progress) -> TokenWindows:

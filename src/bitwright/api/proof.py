@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from bitwright.api.models import model_folder
 from bitwright.api.service import locate
 from bitwright.core.atomic import sha256_file
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 SELF_SEED_OFFSET = 1000  # evaluation text is never sampled with a seed that calibration is likely to use
 SELF_TEMPERATURE = 0.8  # the usual default of engines: judged on what the model writes when it is used
+SELF_NOTE = (
+    "judged on text that the original wrote itself, which is easier than most: for a verdict that counts, "
+    "give text of your own with --text"
+)
 WINDOWS, LENGTH = 32, 256
 DECODERS: dict[ArtifactFormat, str] = {"gguf": "gguf", "compressed-tensors": "compressed-tensors"}
 QUANT_FILE = "quant.json"
@@ -71,6 +77,8 @@ def validate(
         command=command or _command(place, reference, texts, windows, length, seed, row.use_case),
         progress=progress,
     )
+    if not texts:
+        record = msgspec.structs.replace(record, notes=(*record.notes, SELF_NOTE))
     try:
         embed(record, place, kind)
     except BitwrightError as error:

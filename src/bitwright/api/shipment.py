@@ -176,6 +176,7 @@ def _record(
         original_bytes=plan.model.bytes,
         bits_per_weight=plan.bits_per_weight,
         gates=validation.gates,
+        notes=validation.notes,
         speed=speed.points if speed is not None else (),
         report=REPORT_FILE,
         try_next=next_type(plan) if validation.verdict == "FAIL" else None,

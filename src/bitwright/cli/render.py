@@ -84,8 +84,7 @@ def print_validation(record: ValidationRecord) -> None:
             for text in record.texts
         ],
     )
-    for note in record.notes:
-        console.print(f"note: {note}", markup=False, highlight=False)
+    _notes(console, record.notes)
 
 
 def print_ship(record: ShipRecord) -> None:
@@ -93,6 +92,7 @@ def print_ship(record: ShipRecord) -> None:
     console = _console()
     console.print(record.verdict, style=VERDICT_STYLES[record.verdict])
     _gates(console, record.gates)
+    _notes(console, record.notes)
     smaller = f"{record.original_bytes / record.artifact_bytes:.2f} times smaller"
     _pairs(
         console,
@@ -145,6 +145,11 @@ def print_inspection(found: Inspection) -> None:
         [(row.type, str(row.tensors), f"{row.parameters:,}", format_bytes(row.bytes)) for row in found.types],
     )
     _table(console, ("key", "value"), [(key, str(value)) for key, value in found.metadata.items()])
+
+
+def _notes(console: Console, notes: Sequence[str]) -> None:
+    for note in notes:
+        console.print(f"note: {note}", markup=False, highlight=False)
 
 
 def _gates(console: Console, gates: Sequence[Gate]) -> None:

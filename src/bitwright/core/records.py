@@ -184,6 +184,7 @@ class ShipRecord(Document, frozen=True, kw_only=True):
     original_bytes: int
     bits_per_weight: float
     gates: tuple[Gate, ...]
+    notes: tuple[str, ...]
     speed: tuple[SpeedPoint, ...]  # empty when no engine on this machine runs the format
     report: str
     try_next: str | None = None  # after FAIL: a type that keeps more

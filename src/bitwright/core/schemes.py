@@ -1,9 +1,12 @@
 """The vocabulary of number formats. Every room speaks it; contradictions cannot be constructed.
 
 A weight scheme is one of
-  FloatScheme   unquantized: f32, f16, bf16
-  IntScheme     uniform integer grid, one scale (and zero point) per group of inputs or per output channel
-  GgmlScheme    a block type of ggml by its upstream name: Q4_0 … Q6_K
+  FloatScheme      unquantized: f32, f16, bf16
+  IntScheme        uniform integer grid, one scale (and zero point) per group of inputs or per output channel
+  MinifloatScheme  8-bit or 4-bit floats under scales: FP8, NVFP4, MXFP4, MXFP8
+  CodebookScheme   16 fixed levels under one scale per block: NF4 and FP4 of bitsandbytes
+  GgmlScheme       a block type of ggml by its upstream name: Q4_0 … Q6_K
+An `ActivationScheme` inside a weight scheme says that the engine rounds the inputs of the linear too.
 """
 
 from __future__ import annotations
@@ -32,6 +35,10 @@ GGML_BLOCKS: dict[str, tuple[int, int]] = {
 }
 GGML_FLOATS = ("F32", "F16", "BF16")
 INT_BITS = (4, 8)
+NV_GROUP, MX_GROUP, FP8_BLOCK = 16, 32, 128  # inputs per scale; FP8_BLOCK counts outputs too
+
+MinifloatElement = Literal["e4m3", "e5m2", "e2m1"]
+MinifloatScaling = Literal["tensor", "channel", "block", "nv", "mx"]
 GROUP_SIZES = (32, 64, 128)
 
 
@@ -49,6 +56,30 @@ class FloatScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="floa
         return rows * columns * FLOAT_BYTES[self.dtype]
 
 
+class ActivationScheme(Record, frozen=True, kw_only=True):
+    """How an engine rounds the inputs of a linear. Dynamic: scales are taken while it runs. Static: they are stored."""
+
+    element: Literal["int8", "e4m3", "e2m1"]
+    scaling: Literal["tensor", "token", "group", "nv", "mx"]
+    dynamic: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.dynamic and self.scaling not in ("tensor", "nv"):
+            raise UsageError(
+                f"static scales per {self.scaling} cannot be stored",
+                hint="static activations have one scale per tensor",
+            )
+
+    @property
+    def label(self) -> str:
+        bits = "A4" if self.element == "e2m1" else "A8"
+        return f"{bits} {'dynamic' if self.dynamic else 'static'}"
+
+
+def _activation_label(activations: ActivationScheme | None) -> str:
+    return "A16" if activations is None else activations.label
+
+
 class IntScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="int"):
     """Uniform integers. `group_size` counts inputs per scale; `None` is one scale per output channel.
 
@@ -60,6 +91,7 @@ class IntScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="int"):
     group_size: int | None
     symmetric: bool = True
     scale_dtype: FloatDtype = "bf16"
+    activations: ActivationScheme | None = None
 
     def __post_init__(self) -> None:
         if self.bits not in INT_BITS:
@@ -75,7 +107,9 @@ class IntScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="int"):
     @property
     def label(self) -> str:
         group = "channel" if self.group_size is None else f"g{self.group_size}"
-        return f"W{self.bits}A16 {group} {'sym' if self.symmetric else 'asym'}"
+        inputs = "A16" if self.activations is None else self.activations.label.partition(" ")[0]
+        how = "" if self.activations is None else f" {'dynamic' if self.activations.dynamic else 'static'}"
+        return f"W{self.bits}{inputs} {group} {'sym' if self.symmetric else 'asym'}{how}"
 
     def groups(self, columns: int) -> int:
         """Scales per row."""
@@ -86,6 +120,72 @@ class IntScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="int"):
         groups = self.groups(columns)
         total = rows * (-(-columns * self.bits // 32)) * 4 + rows * groups * FLOAT_BYTES[self.scale_dtype] + 16
         return total if self.symmetric else total + -(-rows * self.bits // 32) * 4 * groups
+
+
+class MinifloatScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="minifloat"):
+    """Floats of few bits. `scaling` says what shares a scale, and in which type the scale is stored.
+
+    tensor, channel, block   one scale per matrix, per output channel, per 128 x 128 block; FP8 (OCP 8-bit floats) only
+    nv                       E2M1 elements, an E4M3 scale per 16 inputs, and a float32 factor per matrix (NVFP4)
+    mx                       a power of two (E8M0) per 32 inputs (OCP Microscaling v1.0)
+    """
+
+    element: MinifloatElement
+    scaling: MinifloatScaling
+    scale_dtype: FloatDtype = "bf16"  # of `tensor`, `channel` and `block` scales
+    activations: ActivationScheme | None = None
+
+    def __post_init__(self) -> None:
+        fits = self.element == "e2m1" if self.scaling == "nv" else self.element != "e2m1" or self.scaling == "mx"
+        if not fits or (self.scaling == "mx" and self.element == "e5m2"):
+            raise UsageError(
+                f"{self.element} elements under `{self.scaling}` scales are no format that an engine reads",
+                hint="e4m3 and e5m2 go with tensor, channel or block; e2m1 with nv or mx; e4m3 with mx",
+            )
+
+    @property
+    def label(self) -> str:
+        name = {"nv": "NVFP4", "mx": "MXFP4" if self.element == "e2m1" else "MXFP8"}.get(self.scaling)
+        name = name or f"{'FP8' if self.element == 'e4m3' else 'FP8-E5M2'} {self.scaling}"
+        return f"{name} {_activation_label(self.activations)}"
+
+    def bytes_for(self, rows: int, columns: int) -> int:
+        """Bytes of codes and scales of a `rows x columns` tensor in the compressed-tensors layout."""
+        match self.scaling:
+            case "nv":
+                return rows * columns // 2 + rows * columns // NV_GROUP + 4 + (4 if self.activations else 0)
+            case "mx":
+                bits = 4 if self.element == "e2m1" else 8
+                return rows * columns * bits // 8 + rows * columns // MX_GROUP
+            case "tensor":
+                scales = 1
+            case "channel":
+                scales = rows
+            case _:
+                scales = -(-rows // FP8_BLOCK) * -(-columns // FP8_BLOCK)
+        static = self.activations is not None and not self.activations.dynamic
+        return rows * columns + (scales + static) * FLOAT_BYTES[self.scale_dtype]
+
+
+class CodebookScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="codebook"):
+    """Sixteen fixed levels, scaled by the largest magnitude of each run of `block` elements (row-major, flat).
+
+    With `double_quant` those magnitudes are 8-bit codes themselves, under one float32 per 256 of them and one mean.
+    """
+
+    codebook: Literal["nf4", "fp4"]
+    block: int = 64
+    double_quant: bool = True
+
+    @property
+    def label(self) -> str:
+        return f"{self.codebook.upper()}{' double-quantized' if self.double_quant else ''}"
+
+    def bytes_for(self, rows: int, columns: int) -> int:
+        """Bytes of codes and absolute maxima, without the constant tables that bitsandbytes stores beside them."""
+        blocks = -(-rows * columns // self.block)
+        scales = blocks + -(-blocks // 256) * 4 if self.double_quant else blocks * 4
+        return -(-rows * columns // 2) + scales
 
 
 class GgmlScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="ggml"):
@@ -112,4 +212,5 @@ class GgmlScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="ggml"
         return rows * (columns // elements) * size
 
 
-WeightScheme = FloatScheme | IntScheme | GgmlScheme
+QuantScheme = IntScheme | MinifloatScheme | CodebookScheme | GgmlScheme
+WeightScheme = FloatScheme | QuantScheme

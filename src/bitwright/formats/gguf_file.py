@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from bitwright.core.errors import InputError, UnsupportedError
 from bitwright.core.plan import Plan, TensorPlan
-from bitwright.core.schemes import GGML_BLOCKS, FloatScheme, GgmlScheme, IntScheme, WeightScheme
+from bitwright.core.schemes import GGML_BLOCKS, FloatScheme, GgmlScheme, WeightScheme
 from bitwright.formats.gguf_blocks import pack
 from bitwright.formats.gguf_metadata import add_hyperparameters, file_type, rope_factors, rope_parameters
 from bitwright.formats.gguf_names import architecture, permutation, rotary_heads, to_gguf
@@ -127,7 +127,7 @@ def ggml_type(scheme: WeightScheme) -> str:
             return scheme.dtype.upper()
         case GgmlScheme():
             return scheme.type
-        case IntScheme():
+        case _:
             raise UnsupportedError(f"{scheme.label} has no GGUF type", hint="use --format compressed-tensors")
 
 

@@ -13,17 +13,16 @@ import dataclasses
 import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from bitwright.core.plan import Method
-from bitwright.core.schemes import GgmlScheme, IntScheme
-from bitwright.quantize import integer, kquants
+from bitwright.core.schemes import QuantScheme
 from bitwright.quantize.gptq import Feedback, factorize, gptq_codes, refine_codes
-from bitwright.quantize.grid import Grid, round_to_grid
-from bitwright.tensors.qtensor import Array, Float32, QTensor
+from bitwright.quantize.grid import round_to_grid
+from bitwright.quantize.grids import code_type, find_grid
+from bitwright.tensors.qtensor import Float32, QTensor
 
 SLAB = 256  # rows per task: fixed, so that sums do not depend on the number of threads
 # Many small products run beside each other: threads inside BLAS would only wait for one another (docs/log.md)
@@ -70,7 +69,7 @@ class Statistics:
 def solve(
     weight_OI: Float32,
     statistics: Statistics | None,
-    scheme: IntScheme | GgmlScheme,
+    scheme: QuantScheme,
     method: Method,
     *,
     threads: int | None = None,
@@ -138,10 +137,10 @@ def _solve_rows(
     weight_OI: Float32,
     statistics: Statistics | None,
     weights_I: Float32,
-    scheme: IntScheme | GgmlScheme,
+    scheme: QuantScheme,
     method: Method,
 ) -> _Slab:
-    grid, fields = _grid(weight_OI, weights_I, scheme)
+    grid, fields = find_grid(weight_OI, weights_I, scheme)
     if method == "rtn":
         codes_OI = round_to_grid(weight_OI, grid)
     else:
@@ -149,7 +148,7 @@ def _solve_rows(
         assert statistics.feedback is not None
         codes_OI = gptq_codes(weight_OI, grid, statistics.feedback)
         codes_OI = refine_codes(weight_OI, codes_OI, grid, statistics.damped_II)
-    tensor = QTensor(scheme=scheme, codes=codes_OI.astype(_code_type(scheme)), fields=fields)
+    tensor = QTensor(scheme=scheme, codes=codes_OI.astype(code_type(scheme)), fields=fields)
     return _Slab(tensor=tensor, errors=_squared_errors(weight_OI, tensor.decode(), statistics))
 
 
@@ -166,50 +165,3 @@ def _squared_errors(
 
 def _ratio(error: float, size: float) -> float:
     return max(error, 0.0) / size if size > 0 else 0.0
-
-
-def _grid(weight_OI: Float32, weights_I: Float32, scheme: IntScheme | GgmlScheme) -> tuple[Grid, dict[str, Array]]:
-    if isinstance(scheme, IntScheme):
-        return _integer_grid(weight_OI, weights_I, scheme)
-    match scheme.type:
-        case "Q4_K":
-            return kquants.affine_kquant(weight_OI, weights_I, high=15)
-        case "Q5_K":
-            return kquants.affine_kquant(weight_OI, weights_I, high=31)
-        case "Q6_K":
-            return kquants.signed_kquant(weight_OI, weights_I)
-        case "Q4_1" | "Q5_1":
-            grid = integer.offset_grid(
-                weight_OI, weights_I, group_size=32, high=15 if scheme.type == "Q4_1" else 31, dtype="f16"
-            )
-            return grid, {"d": grid.step_OG.astype(np.float16), "m": grid.offset_OG.astype(np.float16)}
-        case "Q4_0" | "Q5_0" | "Q8_0":
-            return _legacy_grid(weight_OI, weights_I, scheme.type)
-        case _:
-            raise AssertionError(f"{scheme.type} is not quantized")
-
-
-def _legacy_grid(weight_OI: Float32, weights_I: Float32, kind: str) -> tuple[Grid, dict[str, Array]]:
-    # codes are stored without a sign except in Q8_0, where -128 is left out as every reader's own quantizer does
-    low, high, zero = {"Q4_0": (-8, 7, 8), "Q5_0": (-16, 15, 16), "Q8_0": (-127, 127, 0)}[kind]
-    found = integer.symmetric_grid(
-        weight_OI, weights_I, group_size=32, low=low, high=high, dtype="f16", signed=kind != "Q8_0"
-    )
-    grid = dataclasses.replace(found, zero_OG=np.full_like(found.step_OG, zero), low=low + zero, high=high + zero)
-    return grid, {"d": found.step_OG.astype(np.float16)}
-
-
-def _integer_grid(weight_OI: Float32, weights_I: Float32, scheme: IntScheme) -> tuple[Grid, dict[str, Array]]:
-    group = scheme.group_size or weight_OI.shape[1]
-    low, high = -(2 ** (scheme.bits - 1)), 2 ** (scheme.bits - 1) - 1
-    shared: dict[str, Any] = {"group_size": group, "low": low, "high": high, "dtype": scheme.scale_dtype}
-    if scheme.symmetric:
-        grid = integer.symmetric_grid(weight_OI, weights_I, **shared)
-        return grid, {"scale": grid.step_OG}
-    grid = integer.zero_point_grid(weight_OI, weights_I, **shared)
-    return grid, {"scale": grid.step_OG, "zero_point": grid.zero_OG.astype(np.int8)}
-
-
-def _code_type(scheme: IntScheme | GgmlScheme) -> type[np.generic]:
-    signed = isinstance(scheme, IntScheme) or scheme.type == "Q8_0"
-    return np.int8 if signed else np.uint8

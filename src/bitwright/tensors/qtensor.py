@@ -26,19 +26,19 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwright.core.schemes import GgmlScheme, IntScheme
+from bitwright.core.schemes import GgmlScheme, IntScheme, QuantScheme
+from bitwright.tensors.arrays import Array, Float32
+from bitwright.tensors.ggml_values import ggml_values
+from bitwright.tensors.integer_values import integer_values
 
-Array = NDArray[np.generic]
-Float32 = NDArray[np.float32]
-
-GGML_ZERO = {"Q4_0": 8, "Q5_0": 16, "Q8_0": 0, "Q6_K": 32}
+__all__ = ["Array", "Float32", "QTensor"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class QTensor:
     """One quantized matrix of `shape` (outputs, inputs)."""
 
-    scheme: IntScheme | GgmlScheme
+    scheme: QuantScheme
     codes: Array
     fields: Mapping[str, Array]
 
@@ -57,31 +57,10 @@ class QTensor:
 
     def decode(self) -> Float32:
         """The float32 values [O, I] that readers of the format see."""
-        if isinstance(self.scheme, IntScheme):
-            return self._decode_int()
-        codes = self.codes.astype(np.float32)
-        kind = self.scheme.type
-        d = self.fields["d"].astype(np.float32)
-        if kind in ("Q4_K", "Q5_K"):
-            step = _spread(d, self.fields["scales"]) * self.fields["scales"].astype(np.float32)
-            low = _spread(self.fields["dmin"].astype(np.float32), self.fields["mins"]) * self.fields["mins"].astype(
-                np.float32
-            )
-            return _spread(step, codes) * codes - _spread(low, codes)
-        if kind == "Q6_K":
-            step = _spread(d, self.fields["scales"]) * self.fields["scales"].astype(np.float32)
-            return _spread(step, codes) * (codes - np.float32(32))
-        if kind in ("Q4_1", "Q5_1"):
-            return _spread(d, codes) * codes + _spread(self.fields["m"].astype(np.float32), codes)
-        return _spread(d, codes) * (codes - np.float32(GGML_ZERO[kind]))
-
-    def _decode_int(self) -> Float32:
-        codes = self.codes.astype(np.float32)
-        if "zero_point" in self.fields:
-            codes = codes - _spread(self.fields["zero_point"].astype(np.float32), codes)
-        return codes * _spread(self.fields["scale"].astype(np.float32), codes)
-
-
-def _spread(groups: NDArray[np.float32], like: Array) -> NDArray[np.float32]:
-    """Repeat per-group values along the inputs until they match `like`."""
-    return np.repeat(groups, like.shape[1] // groups.shape[1], axis=1)
+        match self.scheme:
+            case IntScheme():
+                return integer_values(self.codes, self.fields)
+            case GgmlScheme():
+                return ggml_values(self.scheme.type, self.codes, self.fields)
+            case _:
+                raise AssertionError(self.scheme)

@@ -102,12 +102,16 @@ def what_differs(begun: Plan, plan: Plan) -> str | None:
         return f"the model was {begun.model.path}, now it is {plan.model.path}"
     for field in ("format", "type", "method", "use_case", "calibration"):
         before, now = getattr(begun, field), getattr(plan, field)
+        if before != now and _short(before) == _short(now):
+            return f"the content of {field} {_short(now)} has changed"
         if before != now:
             return f"{field} was {_short(before)}, now it is {_short(now)}"
     return None if begun.tensors == plan.tensors else "other types for some tensors"
 
 
 def _short(value: object) -> str:
+    if isinstance(value, CalibrationPlan) and value.imatrix:
+        return value.imatrix
     if isinstance(value, CalibrationPlan):
         return f"{', '.join(value.source)} ({value.samples} x {value.length}, seed {value.seed})"
     return str(value)

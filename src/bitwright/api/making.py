@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from bitwright.api.decision import settle
 from bitwright.api.models import model_folder
-from bitwright.core.errors import InputError, UsageError
+from bitwright.core.atomic import sha256_file
+from bitwright.core.errors import InputError, MismatchError, UsageError
 from bitwright.core.plan import CalibrationPlan, Plan
 from bitwright.core.protocols import SILENT, Progress
 from bitwright.core.records import QuantRecord
@@ -29,25 +32,53 @@ def quantize(plan: Plan, out: Path, *, model: Path | str | None = None, progress
     return run(plan, folder, out, progress=progress)
 
 
-def calibration_plan(source: Sequence[str], samples: int, length: int, seed: int) -> CalibrationPlan:
-    """Check what the statistics are to come from. `self` stands alone, files may be several."""
-    sources = tuple(source) or (SELF,)
-    if SELF in sources and len(sources) > 1:
-        raise UsageError("`self` and files cannot be mixed as calibration text", hint="give files, or `self` alone")
-    plan = CalibrationPlan(
-        source=tuple(name if name == SELF or name.startswith("hub:") else str(Path(name)) for name in sources),
-        samples=samples,
-        length=length,
-        seed=seed,
-    )
+def calibration_plan(
+    source: Sequence[str], samples: int, length: int, seed: int, *, imatrix: Path | None = None
+) -> CalibrationPlan:
+    """Check what the statistics are to come from, and take the hash of every file. `self` stands alone.
+
+    `imatrix` is an importance matrix file in place of text. Raises `UsageError` for both, `InputError` for a missing
+    file.
+    """
+    if imatrix is not None:
+        if source:
+            raise UsageError(
+                "an importance matrix and calibration text cannot be given together",
+                hint="--imatrix takes the place of --calibration; give one of them",
+            )
+        plan = CalibrationPlan(source=(), imatrix=str(imatrix))
+    else:
+        sources = tuple(source) or (SELF,)
+        if SELF in sources and len(sources) > 1:
+            raise UsageError("`self` and files cannot be mixed as calibration text", hint="give files, or `self` alone")
+        sources = tuple(name if _is_no_file(name) else str(Path(name)) for name in sources)
+        plan = CalibrationPlan(source=sources, samples=samples, length=length, seed=seed)
     check_text(plan)
-    return plan
+    return msgspec.structs.replace(plan, content_sha256=_content(plan))
 
 
 def check_text(plan: CalibrationPlan) -> None:
-    """Refuse a missing file now rather than after the model has been read."""
-    for name in plan.source:
-        if name != SELF and not name.startswith("hub:") and not Path(name).is_file():
-            raise InputError(
-                f"calibration text `{name}` does not exist", hint="check the path, or use --calibration self"
+    """Refuse a missing or changed file now rather than after the model has been read."""
+    for name in (plan.imatrix,) if plan.imatrix else plan.source:
+        if not _is_no_file(name) and not Path(name).is_file():
+            what = "importance matrix" if plan.imatrix else "calibration text"
+            raise InputError(f"{what} `{name}` does not exist", hint="check the path, or use --calibration self")
+    if not plan.content_sha256:
+        return
+    for name, before, now in zip(plan.source or (plan.imatrix,), plan.content_sha256, _content(plan), strict=False):
+        if before != now:
+            raise MismatchError(
+                f"`{name}` has changed since the plan was made", hint="make the plan again, or bring the file back"
             )
+
+
+def _content(plan: CalibrationPlan) -> tuple[str, ...]:
+    """SHA-256 of every file. A name on the hub has none: its tokens are hashed when they have been fetched."""
+    if plan.source == (SELF,):
+        return ()
+    names = (plan.imatrix,) if plan.imatrix else plan.source
+    return tuple("" if _is_no_file(name) else sha256_file(Path(name)) for name in names)
+
+
+def _is_no_file(name: str) -> bool:
+    return name == SELF or name.startswith("hub:")

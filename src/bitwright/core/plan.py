@@ -42,7 +42,8 @@ class ModelFacts(Record, frozen=True, kw_only=True):
     bytes: int
     dtype: str
     tensors: tuple[TensorFacts, ...]
-    fingerprint: str  # SHA-256 over config.json, headers, sizes and samples of the weights
+    fingerprint: str  # SHA-256 over config.json, headers, sizes and samples of the weights, and any adapter
+    adapter: str = ""  # folder of the LoRA adapter that is merged into the weights as they are read
 
 
 class DeviceFacts(Record, frozen=True, kw_only=True):
@@ -88,12 +89,17 @@ class Memory(Record, frozen=True, kw_only=True):
 
 
 class CalibrationPlan(Record, frozen=True, kw_only=True):
-    """Which text the statistics come from. `source` is `self`, or the paths of files."""
+    """Which text the statistics come from. `source` is `self`, or the paths of files.
+
+    With an importance matrix of another tool no text is read: `source` is empty then.
+    """
 
     source: tuple[str, ...] = ("self",)
     samples: int = 64
     length: int = 512
     seed: int = 0
+    content_sha256: tuple[str, ...] = ()  # of each file in `source`, empty for a `hub:` name; or of the imatrix
+    imatrix: str = ""  # path of a llama.cpp importance matrix that takes the place of text
 
 
 class Plan(Document, frozen=True, kw_only=True):

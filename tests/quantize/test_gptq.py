@@ -28,6 +28,15 @@ def problem(seed: int, rows: int = 5, columns: int = 64) -> tuple[np.ndarray, np
     return weight, gram, grid
 
 
+def level_grid(seed: int, weight: np.ndarray, count: int = 16) -> Grid:
+    """Uneven levels of either sign, steps of either sign, and one group without a step."""
+    rng = np.random.default_rng(seed)
+    levels = np.sort(rng.choice(np.arange(-127, 128), count, replace=False)).astype(np.float32)
+    step = (rng.choice([-1, 1], (len(weight), 4)) * rng.uniform(0.01, 0.03, (len(weight), 4))).astype(np.float32)
+    step[0, 0] = 0
+    return Grid.of_levels(step, levels, group_size=16)
+
+
 def oracle(weight: np.ndarray, gram: np.ndarray, grid: Grid, order: np.ndarray, damping: float) -> np.ndarray:
     """Optimal brain quantization by the book: after each column, invert what remains of the matrix afresh."""
     hessian = gram.astype(np.float64) + damping * np.diag(gram).astype(np.float64).mean() * np.eye(len(gram))
@@ -58,6 +67,33 @@ def test_equals_the_oracle_that_inverts_afresh(seed: int, act_order: bool) -> No
     expected = oracle(weight, gram, grid, feedback.order_I, feedback.damping)
     assert np.array_equal(gptq_codes(weight, grid, feedback, dtype=np.float64), expected)
     assert np.array_equal(gptq_codes_reference(weight, grid, feedback), expected)
+
+
+@given(seeds, st.sampled_from([2, 3, 15, 16, 253]))
+def test_uneven_levels_equal_the_plain_loop(seed: int, count: int) -> None:
+    weight, gram, _ = problem(seed)
+    grid = level_grid(seed, weight, count)
+    feedback = factorize(gram)
+    assert feedback is not None
+    fast = gptq_codes(weight, grid, feedback, dtype=np.float64)
+    assert np.array_equal(fast, gptq_codes_reference(weight, grid, feedback))
+    assert grid.levels_K is not None
+    spread = np.repeat(grid.step_OG, 16, axis=1)[:, :, None] * grid.levels_K
+    distance = np.abs(weight[:, :, None] - spread).min(axis=2)
+    near = np.abs(weight - grid_values(round_to_grid(weight, grid), grid))
+    assert np.allclose(near, distance, rtol=1e-5, atol=1e-6)
+
+
+@given(seeds)
+def test_levels_of_whole_numbers_are_the_uniform_grid(seed: int) -> None:
+    weight, gram, grid = problem(seed)
+    levels = Grid.of_levels(grid.step_OG, np.arange(-8, 8, dtype=np.float32), group_size=16)
+    feedback = factorize(gram)
+    assert feedback is not None
+    codes = gptq_codes(weight, grid, feedback, dtype=np.float64)
+    assert np.array_equal(gptq_codes(weight, levels, feedback, dtype=np.float64) - 8, codes)
+    assert np.array_equal(refine_codes(weight, codes + 8, levels, gram) - 8, refine_codes(weight, codes, grid, gram))
+    assert np.array_equal(round_to_grid(weight, levels) - 8, round_to_grid(weight, grid))
 
 
 @given(seeds, st.sampled_from([1, 7, 32, 64, 1000]))
@@ -105,9 +141,11 @@ def test_output_error_is_below_nearest_codes_over_many_seeds() -> None:
     assert sum(gain < 1 for gain in gains) >= 38
 
 
-@given(seeds, st.booleans())
-def test_coordinate_descent_never_raises_the_loss(seed: int, from_gptq: bool) -> None:
+@given(seeds, st.booleans(), st.booleans())
+def test_coordinate_descent_never_raises_the_loss(seed: int, from_gptq: bool, uneven: bool) -> None:
     weight, gram, grid = problem(seed)
+    if uneven:
+        grid = level_grid(seed, weight)
     feedback = factorize(gram)
     assert feedback is not None
     codes = gptq_codes(weight, grid, feedback) if from_gptq else round_to_grid(weight, grid)

@@ -16,14 +16,15 @@ Dimension key: O outputs · I inputs · G groups along I · B columns of one blo
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
-from bitwright.quantize import kernels
+from bitwright.quantize import kernels, level_kernels
 from bitwright.quantize.grid import Grid, grid_values
-from bitwright.tensors.qtensor import Float32
+from bitwright.tensors.qtensor import Array, Float32
 
 BLOCK = 128  # columns per lazy update: the compiled loop stays in the second-level cache
 DAMPING_LADDER = (0.01, 0.03, 0.1, 0.3, 1.0)  # of the mean diagonal; docs/log.md 2026-11-21, 0.2 to 1 % measured best
@@ -79,7 +80,7 @@ def gptq_codes(
     upper_II = feedback.upper_II.astype(dtype)
     running_OI = np.ascontiguousarray(weight_OI[:, order_I], dtype=dtype)
     group_I = order_I // grid.group_size
-    fields = [field.astype(dtype) for field in (grid.step_OG, grid.zero_OG, grid.offset_OG)]
+    round_block = _block_rounding(grid, dtype)
     rows, columns = running_OI.shape
     codes_OI: NDArray[np.int16] = np.empty((rows, columns), dtype=np.int16)
     for start in range(0, columns, block):
@@ -87,10 +88,8 @@ def gptq_codes(
         error_OB = np.empty((rows, stop - start), dtype=dtype)
         part_OB = np.ascontiguousarray(running_OI[:, start:stop])
         part_codes_OB = np.empty(part_OB.shape, dtype=np.int16)
-        kernels.round_block(
-            part_OB, np.ascontiguousarray(upper_II[start:stop, start:stop]), group_I[start:stop],
-            *fields, dtype(grid.low), dtype(grid.high), part_codes_OB, error_OB,
-        )  # fmt: skip
+        upper_BB = np.ascontiguousarray(upper_II[start:stop, start:stop])
+        round_block(part_OB, upper_BB, group_I[start:stop], part_codes_OB, error_OB)
         codes_OI[:, start:stop] = part_codes_OB
         if stop < columns:
             running_OI[:, stop:] -= error_OB @ upper_II[start:stop, stop:]
@@ -99,22 +98,50 @@ def gptq_codes(
     return result_OI
 
 
+def _block_rounding(grid: Grid, dtype: type[np.floating]) -> Callable[..., None]:
+    """The compiled loop for this grid: (columns, factor, group of each column, codes out, errors out)."""
+    step_OG = grid.step_OG.astype(dtype)
+    if grid.levels_K is not None:
+        levels_K = grid.levels_K.astype(dtype)
+        middles_M = level_kernels.midpoints(levels_K)
+
+        def of_levels(part_OB: Array, upper_BB: Array, group_B: Array, codes_OB: Array, error_OB: Array) -> None:
+            level_kernels.round_block(part_OB, upper_BB, group_B, step_OG, levels_K, middles_M, codes_OB, error_OB)
+
+        return of_levels
+    zero_OG, offset_OG = grid.zero_OG.astype(dtype), grid.offset_OG.astype(dtype)
+    low, high = dtype(grid.low), dtype(grid.high)
+
+    def uniform(part_OB: Array, upper_BB: Array, group_B: Array, codes_OB: Array, error_OB: Array) -> None:
+        kernels.round_block(part_OB, upper_BB, group_B, step_OG, zero_OG, offset_OG, low, high, codes_OB, error_OB)
+
+    return uniform
+
+
 def gptq_codes_reference(weight_OI: NDArray[np.floating], grid: Grid, feedback: Feedback) -> NDArray[np.int16]:
     """The same codes by the plain loop over columns, in float64. Slow; the fast version is held against it."""
     running_OI = weight_OI[:, feedback.order_I].astype(np.float64)
     upper_II = feedback.upper_II
     codes_OI: NDArray[np.int16] = np.empty(running_OI.shape, dtype=np.int16)
     for position, column in enumerate(feedback.order_I):
-        g = column // grid.group_size
-        step_O, zero_O, offset_O = (
-            field[:, g].astype(np.float64) for field in (grid.step_OG, grid.zero_OG, grid.offset_OG)
-        )
-        levels_O = np.divide(running_OI[:, position] - offset_O, step_O, out=np.zeros_like(step_O), where=step_O != 0)
-        code_O = np.clip(np.rint(levels_O + zero_O), grid.low, grid.high)
-        codes_OI[:, column] = code_O
-        error_O = (running_OI[:, position] - (step_O * (code_O - zero_O) + offset_O)) / upper_II[position, position]
+        codes_OI[:, column], value_O = _nearest(running_OI[:, position], grid, column // grid.group_size)
+        error_O = (running_OI[:, position] - value_O) / upper_II[position, position]
         running_OI[:, position + 1 :] -= np.outer(error_O, upper_II[position, position + 1 :])
     return codes_OI
+
+
+def _nearest(wanted_O: NDArray[np.float64], grid: Grid, g: int) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
+    """Codes and values nearest to one column of group `g`, in float64."""
+    step_O, zero_O, offset_O = (
+        field[:, g].astype(np.float64) for field in (grid.step_OG, grid.zero_OG, grid.offset_OG)
+    )
+    scaled_O = np.divide(wanted_O - offset_O, step_O, out=np.zeros_like(step_O), where=step_O != 0)
+    if grid.levels_K is not None:
+        levels_K = grid.levels_K.astype(np.float64)
+        index_O = np.abs(scaled_O[:, None] - levels_K).argmin(axis=1)
+        return index_O.astype(np.int16), step_O * levels_K[index_O]
+    code_O = np.clip(np.rint(scaled_O + zero_O), grid.low, grid.high)
+    return code_O.astype(np.int16), step_O * (code_O - zero_O) + offset_O
 
 
 def refine_codes(
@@ -127,6 +154,12 @@ def refine_codes(
     error_OI = weight_OI - grid_values(codes_OI, grid)
     pull_OI = error_OI @ gram_II
     result_OI = codes_OI.copy()
+    if grid.levels_K is not None:
+        middles_M = level_kernels.midpoints(grid.levels_K)
+        level_kernels.descend(
+            result_OI, pull_OI, gram_II, grid.step_OG, grid.group_size, grid.levels_K, middles_M, sweeps
+        )
+        return result_OI
     kernels.descend(
         result_OI, pull_OI, gram_II, grid.step_OG, grid.group_size, np.float32(grid.low), np.float32(grid.high), sweeps
     )

@@ -148,7 +148,7 @@ def _solve_rows(
         assert statistics.feedback is not None
         codes_OI = gptq_codes(weight_OI, grid, statistics.feedback)
         codes_OI = refine_codes(weight_OI, codes_OI, grid, statistics.damped_II)
-    tensor = QTensor(scheme=scheme, codes=codes_OI.astype(code_type(scheme)), fields=fields)
+    tensor = QTensor(scheme=scheme, codes=grid.stored_codes(codes_OI).astype(code_type(scheme)), fields=fields)
     return _Slab(tensor=tensor, errors=_squared_errors(weight_OI, tensor.decode(), statistics))
 
 

@@ -34,7 +34,7 @@ GGML_BLOCKS: dict[str, tuple[int, int]] = {
     "Q6_K": (256, 210),
 }
 GGML_FLOATS = ("F32", "F16", "BF16")
-INT_BITS = (4, 8)
+INT_BITS = (2, 3, 4, 5, 6, 7, 8)
 NV_GROUP, MX_GROUP, FP8_BLOCK = 16, 32, 128  # inputs per scale; FP8_BLOCK counts outputs too
 
 MinifloatElement = Literal["e4m3", "e5m2", "e2m1"]
@@ -57,7 +57,12 @@ class FloatScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="floa
 
 
 class ActivationScheme(Record, frozen=True, kw_only=True):
-    """How an engine rounds the inputs of a linear. Dynamic: scales are taken while it runs. Static: they are stored."""
+    """How an engine rounds the inputs of a linear. Dynamic: scales are taken while it runs. Static: they are stored.
+
+    tensor   one stored scale          token   one per token          group   one per 128 inputs of a token
+    nv       an E4M3 scale per 16 inputs, taken while it runs, under one stored factor (hence static)
+    mx       a power of two per 32 inputs
+    """
 
     element: Literal["int8", "e4m3", "e2m1"]
     scaling: Literal["tensor", "token", "group", "nv", "mx"]
@@ -69,6 +74,14 @@ class ActivationScheme(Record, frozen=True, kw_only=True):
                 f"static scales per {self.scaling} cannot be stored",
                 hint="static activations have one scale per tensor",
             )
+        if self.dynamic and self.scaling in ("tensor", "nv"):
+            raise UsageError(
+                f"engines take the scale per {self.scaling} from the file", hint="make it static, or per token"
+            )
+        if (self.element == "e2m1") != (self.scaling == "nv") and not (self.element, self.scaling) == ("e2m1", "mx"):
+            raise UsageError(f"no engine rounds inputs to {self.element} per {self.scaling}")
+        if self.element == "int8" and self.scaling in ("group", "mx"):
+            raise UsageError(f"no engine rounds inputs to int8 per {self.scaling}")
 
     @property
     def label(self) -> str:
@@ -96,18 +109,39 @@ class IntScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="int"):
     def __post_init__(self) -> None:
         if self.bits not in INT_BITS:
             raise UsageError(
-                f"{self.bits} bits are not supported here", hint=f"use --bits {' or '.join(map(str, INT_BITS))}"
+                f"{self.bits} bits are not supported here", hint=f"use --bits {INT_BITS[0]} to {INT_BITS[-1]}"
             )
         if self.group_size is not None and self.group_size not in GROUP_SIZES:
             raise UsageError(
                 f"group size {self.group_size} is not one that the engines' kernels take",
                 hint=f"use --group-size {', '.join(map(str, GROUP_SIZES))}, or `channel`",
             )
+        if self.activations is not None and not self._rounded_inputs_are_served(self.activations):
+            raise UsageError(
+                f"no engine reads {self.bits}-bit {'' if self.symmetric else 'a'}symmetric weights with "
+                f"{'one scale per channel' if self.group_size is None else f'groups of {self.group_size}'} together "
+                f"with {self.activations.element} activations per {self.activations.scaling}",
+                hint="int8 activations go with 8-bit symmetric channels, e4m3 per token with 4-bit symmetric g128",
+            )
+
+    def _rounded_inputs_are_served(self, inputs: ActivationScheme) -> bool:
+        """W8A8Int8 and W4A8Fp8, the combinations of vLLM 0.32 that need no optional kernel."""
+        if inputs.element == "int8":
+            per = "token" if inputs.dynamic else "tensor"
+            return self.bits == 8 and self.group_size is None and self.symmetric and inputs.scaling == per
+        token = inputs.element == "e4m3" and inputs.scaling == "token"
+        return token and self.bits == 4 and self.group_size in (None, 128) and self.symmetric
+
+    @property
+    def packed(self) -> bool:
+        """Whether codes lie in 32-bit words; those of int8 activations' partners are plain bytes."""
+        return self.activations is None or self.activations.element != "int8"
 
     @property
     def label(self) -> str:
         group = "channel" if self.group_size is None else f"g{self.group_size}"
         inputs = "A16" if self.activations is None else self.activations.label.partition(" ")[0]
+        inputs = inputs if self.packed is False or inputs == "A16" else "AFP8"
         how = "" if self.activations is None else f" {'dynamic' if self.activations.dynamic else 'static'}"
         return f"W{self.bits}{inputs} {group} {'sym' if self.symmetric else 'asym'}{how}"
 
@@ -118,6 +152,9 @@ class IntScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="int"):
     def bytes_for(self, rows: int, columns: int) -> int:
         """Bytes of codes, scales and zero points in the compressed-tensors layout (`weight_shape` included)."""
         groups = self.groups(columns)
+        if not self.packed:
+            static = self.activations is not None and not self.activations.dynamic
+            return rows * columns + (rows * groups + static) * FLOAT_BYTES[self.scale_dtype]
         total = rows * (-(-columns * self.bits // 32)) * 4 + rows * groups * FLOAT_BYTES[self.scale_dtype] + 16
         return total if self.symmetric else total + -(-rows * self.bits // 32) * 4 * groups
 
@@ -141,6 +178,17 @@ class MinifloatScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="
             raise UsageError(
                 f"{self.element} elements under `{self.scaling}` scales are no format that an engine reads",
                 hint="e4m3 and e5m2 go with tensor, channel or block; e2m1 with nv or mx; e4m3 with mx",
+            )
+        inputs = self.activations
+        partners = {"nv": ("nv",), "mx": ("mx", "group"), "tensor": ("tensor", "token"), "channel": ("token", "tensor")}
+        if inputs is not None and (
+            inputs.element == "int8"
+            or inputs.scaling not in partners.get(self.scaling, ("group",))
+            or (inputs.scaling == "mx" and inputs.element != self.element)
+        ):
+            raise UsageError(
+                f"no engine reads {self.element} weights per {self.scaling} together with {inputs.element} activations "
+                f"per {inputs.scaling}"
             )
 
     @property

@@ -13,6 +13,10 @@ Fields by scheme (O rows, I inputs, G groups per row, N = I/256 super-blocks, B 
   Q4_K, Q5_K        d, dmin [O,N] float16; scales, mins [O,I/32] uint8 (6 bit); codes uint8
                                                                                       w = (d * scales) * q - dmin * mins
   Q6_K              d [O,N] float16; scales [O,I/16] int8; codes uint8;               w = (d * scales) * (q - 32)
+  minifloat         codes uint8; fields in minifloat_values.py
+Rounded activations with a stored scale add input_scale [1] float32 (for NVFP4 the factor that inputs are multiplied
+with before their local scales are taken). Fields of one dimension belong to the whole matrix, others have one row per
+row of the matrix.
 
 Not here: choosing codes (quantize/), bytes (formats/). Sources: llama.cpp ggml-quants.c (dequantize_row_*),
 compressed-tensors quantization/lifecycle/forward.py.
@@ -26,10 +30,11 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwright.core.schemes import GgmlScheme, IntScheme, QuantScheme
+from bitwright.core.schemes import GgmlScheme, IntScheme, MinifloatScheme, QuantScheme
 from bitwright.tensors.arrays import Array, Float32
 from bitwright.tensors.ggml_values import ggml_values
 from bitwright.tensors.integer_values import integer_values
+from bitwright.tensors.minifloat_values import minifloat_values
 
 __all__ = ["Array", "Float32", "QTensor"]
 
@@ -48,11 +53,15 @@ class QTensor:
         return rows, columns
 
     def take_rows(self, order: NDArray[np.int64]) -> QTensor:
-        """The same matrix with its rows in another order. Rows are solved apart, so this is exact."""
+        """The same matrix with its rows in another order. Rows are solved apart, so this is exact.
+
+        Fields of one dimension belong to the whole matrix and stay as they are.
+        """
+        assert not (isinstance(self.scheme, MinifloatScheme) and self.scheme.scaling == "block"), "rows share scales"
         return QTensor(
             scheme=self.scheme,
             codes=self.codes[order],
-            fields={name: field[order] for name, field in self.fields.items()},
+            fields={name: field if field.ndim == 1 else field[order] for name, field in self.fields.items()},
         )
 
     def decode(self) -> Float32:
@@ -60,6 +69,8 @@ class QTensor:
         match self.scheme:
             case IntScheme():
                 return integer_values(self.codes, self.fields)
+            case MinifloatScheme():
+                return minifloat_values(self.scheme, self.codes, self.fields)
             case GgmlScheme():
                 return ggml_values(self.scheme.type, self.codes, self.fields)
             case _:

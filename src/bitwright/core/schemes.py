@@ -5,7 +5,8 @@ A weight scheme is one of
   IntScheme        uniform integer grid, one scale (and zero point) per group of inputs or per output channel
   MinifloatScheme  8-bit or 4-bit floats under scales: FP8, NVFP4, MXFP4, MXFP8
   CodebookScheme   16 fixed levels under one scale per block: NF4 and FP4 of bitsandbytes
-  GgmlScheme       a block type of ggml by its upstream name: Q4_0 … Q6_K
+  Int8RowScheme    LLM.int8() of bitsandbytes: bytes under the largest magnitude of their row
+  GgmlScheme       a block type of ggml by its upstream name: Q2_K … Q8_0, IQ4_XS, MXFP4
 An `ActivationScheme` inside a weight scheme says that the engine rounds the inputs of the linear too.
 """
 
@@ -29,9 +30,14 @@ GGML_BLOCKS: dict[str, tuple[int, int]] = {
     "Q5_0": (32, 22),
     "Q5_1": (32, 24),
     "Q8_0": (32, 34),
+    "Q2_K": (256, 84),
+    "Q3_K": (256, 110),
     "Q4_K": (256, 144),
     "Q5_K": (256, 176),
     "Q6_K": (256, 210),
+    "IQ4_NL": (32, 18),
+    "IQ4_XS": (256, 136),
+    "MXFP4": (32, 17),
 }
 GGML_FLOATS = ("F32", "F16", "BF16")
 INT_BITS = (2, 3, 4, 5, 6, 7, 8)
@@ -236,6 +242,23 @@ class CodebookScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="c
         return -(-rows * columns // 2) + scales
 
 
+class Int8RowScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="int8-row"):
+    """LLM.int8(): w = code * largest magnitude of the row / 127.
+
+    While it runs, inputs beyond `threshold` go through 16-bit products, the others are rounded to bytes per token.
+    """
+
+    threshold: float = 6.0
+
+    @property
+    def label(self) -> str:
+        return "LLM.int8"
+
+    def bytes_for(self, rows: int, columns: int) -> int:
+        """Bytes of codes, row maxima and the one byte that names the order of the codes."""
+        return rows * columns + 4 * rows + 1
+
+
 class GgmlScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="ggml"):
     """A ggml block type."""
 
@@ -260,5 +283,5 @@ class GgmlScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="ggml"
         return rows * (columns // elements) * size
 
 
-QuantScheme = IntScheme | MinifloatScheme | CodebookScheme | GgmlScheme
+QuantScheme = IntScheme | MinifloatScheme | CodebookScheme | Int8RowScheme | GgmlScheme
 WeightScheme = FloatScheme | QuantScheme

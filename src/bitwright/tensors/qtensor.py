@@ -13,7 +13,13 @@ Fields by scheme (O rows, I inputs, G groups per row, N = I/256 super-blocks, B 
   Q4_K, Q5_K        d, dmin [O,N] float16; scales, mins [O,I/32] uint8 (6 bit); codes uint8
                                                                                       w = (d * scales) * q - dmin * mins
   Q6_K              d [O,N] float16; scales [O,I/16] int8; codes uint8;               w = (d * scales) * (q - 32)
+  Q2_K              d, dmin [O,N] float16; scales, mins [O,I/16] uint8 (4 bit); codes uint8: as Q4_K
+  Q3_K              d [O,N] float16; scales [O,I/16] int8 (6 bit); codes uint8;       w = (d * scales) * (q - 4)
+  IQ4_NL            d [O,B] float16; codes uint8;                                     w = d * IQ4_LEVELS[q]
+  IQ4_XS            d [O,N] float16; scales [O,B] int8 (6 bit); codes uint8;          w = (d * scales) * IQ4_LEVELS[q]
+  MXFP4             e [O,B] uint8 (E8M0); codes uint8 (sign, E2M1);                   w = 2^(e-128) * E2M1_DOUBLED[q]
   minifloat         codes uint8; fields in minifloat_values.py
+  codebook, LLM.int8                   fields in codebook_values.py
 Rounded activations with a stored scale add input_scale [1] float32 (for NVFP4 the factor that inputs are multiplied
 with before their local scales are taken). Fields of one dimension belong to the whole matrix, others have one row per
 row of the matrix.
@@ -30,8 +36,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwright.core.schemes import GgmlScheme, IntScheme, MinifloatScheme, QuantScheme
+from bitwright.core.schemes import CodebookScheme, GgmlScheme, Int8RowScheme, IntScheme, MinifloatScheme, QuantScheme
 from bitwright.tensors.arrays import Array, Float32
+from bitwright.tensors.codebook_values import codebook_values, int8_row_values
 from bitwright.tensors.ggml_values import ggml_values
 from bitwright.tensors.integer_values import integer_values
 from bitwright.tensors.minifloat_values import minifloat_values
@@ -57,6 +64,7 @@ class QTensor:
 
         Fields of one dimension belong to the whole matrix and stay as they are.
         """
+        assert not isinstance(self.scheme, CodebookScheme), "blocks run across rows"
         assert not (isinstance(self.scheme, MinifloatScheme) and self.scheme.scaling == "block"), "rows share scales"
         return QTensor(
             scheme=self.scheme,
@@ -71,6 +79,10 @@ class QTensor:
                 return integer_values(self.codes, self.fields)
             case MinifloatScheme():
                 return minifloat_values(self.scheme, self.codes, self.fields)
+            case CodebookScheme():
+                return codebook_values(self.scheme, self.codes, self.fields)
+            case Int8RowScheme():
+                return int8_row_values(self.codes, self.fields)
             case GgmlScheme():
                 return ggml_values(self.scheme.type, self.codes, self.fields)
             case _:

@@ -21,7 +21,9 @@ import gguf
 import numpy as np
 
 FLOATS = ["F32", "F16", "BF16"]
-PRESETS = [*FLOATS, "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K"]
+LOW = ["Q2_K", "Q2_K_S", "Q3_K_S", "Q3_K_M", "Q3_K_L", "IQ4_NL", "IQ4_XS", "MXFP4"]
+PRESETS = [*FLOATS, "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K", *LOW]
+OPTIONS = {"MXFP4": ["--pure", "MXFP4_MOE"]}  # the word on its command line, where it is not the preset's own
 INVENTED = {
     # name: (architecture, layers, hidden, heads, key-value heads, head_dim, intermediate, tied)
     "llama-80-layers": ("llama", 80, 256, 8, 1, 32, 512, False),
@@ -80,7 +82,8 @@ def write_invented(path: Path, spec: tuple) -> None:
 
 
 def dry_run(tool: str, model: Path, imatrix: Path, preset: str) -> dict[str, str]:
-    command = [tool, "--dry-run", "--imatrix", str(imatrix), str(model), preset, "1"]
+    *flags, word = OPTIONS.get(preset, [preset])
+    command = [tool, "--dry-run", *flags, "--imatrix", str(imatrix), str(model), word, "1"]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     types = {}
     for line in (ran.stdout + ran.stderr).splitlines():

@@ -26,6 +26,8 @@ from bitwright.core.records import QuantRecord, ShipRecord, SpeedRecord, Validat
 VALIDATION_FILE, REPORT_FILE = "validation.json", "report.html"
 # From fewer bits to more, as GGUF presets and as compressed-tensors labels.
 NEXT_TYPES = {
+    "Q2_K_S": "Q2_K", "Q2_K": "Q3_K_M", "Q3_K_S": "Q3_K_M", "Q3_K_M": "Q4_K_M", "Q3_K_L": "Q4_K_M",
+    "IQ4_XS": "Q4_K_M", "IQ4_NL": "Q4_K_M", "MXFP4": "Q4_K_M",
     "Q4_0": "Q4_K_M", "Q4_1": "Q4_K_M", "Q4_K_S": "Q4_K_M", "Q4_K_M": "Q5_K_M", "Q5_0": "Q5_K_M", "Q5_1": "Q5_K_M",
     "Q5_K_S": "Q5_K_M", "Q5_K_M": "Q6_K", "Q6_K": "Q8_0", "Q8_0": "BF16",
 }  # fmt: skip
@@ -49,6 +51,7 @@ def ship(
     use_case: str = "chat",
     format: str | None = None,
     type: str | None = None,
+    lora: Path | str | None = None,
     calibration: CalibrationPlan | None = None,
     text: EvaluationText | None = None,
     once: bool = False,
@@ -65,25 +68,33 @@ def ship(
     check_texts(text.files)
     _check_disjoint(calibration, text)
     plan = make_plan(
-        model, target=target, use_case=use_case, format=format, type=type, calibration=calibration, progress=progress
+        model,
+        target=target,
+        use_case=use_case,
+        format=format,
+        type=type,
+        lora=lora,
+        calibration=calibration,
+        progress=progress,
     )
+    adapter = plan.model.adapter  # where it lies now; `out` may have been begun with it elsewhere
     plan = settle(plan, out)
     folder = model_folder(model, progress=progress)
     progress.say(f"plan: {plan.format} {plan.type}")
-    quant = _quantized(plan, folder, out, progress)
-    validation = _validated(plan, quant, folder, out, text, progress)
+    quant = _quantized(plan, folder, adapter, out, progress)
+    validation = _validated(plan, quant, folder, adapter, out, text, progress)
     progress.say(f"verdict: {validation.verdict}")
     _report(plan, quant, validation, None, out)
-    speed = _speed(plan, folder, out, keep_float, progress)
+    speed = _speed(plan, folder, adapter, out, keep_float, progress)
     if speed is not None:
         _report(plan, quant, validation, speed, out)
     reply = _ask(out) if once and validation.verdict != "FAIL" and plan.format == "gguf" else None
     return _record(plan, quant, validation, speed, out, reply)
 
 
-def _quantized(plan: Plan, folder: Path, out: Path, progress: Progress) -> QuantRecord:
+def _quantized(plan: Plan, folder: Path, adapter: str, out: Path, progress: Progress) -> QuantRecord:
     """Make the artifact, or take the one that stands, after comparing its bytes with its record."""
-    record = quantize(plan, out, model=folder, progress=progress)
+    record = quantize(plan, out, model=folder, lora=adapter, progress=progress)
     found = {file.name: file.sha256 for file in files_of(*locate(out))}
     for file in record.files:
         if found.get(file.name) != file.sha256:
@@ -94,7 +105,13 @@ def _quantized(plan: Plan, folder: Path, out: Path, progress: Progress) -> Quant
 
 
 def _validated(
-    plan: Plan, quant: QuantRecord, folder: Path, out: Path, text: EvaluationText, progress: Progress
+    plan: Plan,
+    quant: QuantRecord,
+    folder: Path,
+    adapter: str,
+    out: Path,
+    text: EvaluationText,
+    progress: Progress,
 ) -> ValidationRecord:
     path = out / VALIDATION_FILE
     if path.exists():
@@ -104,6 +121,7 @@ def _validated(
     record = validate(
         out,
         folder,
+        lora=adapter,
         texts=text.files,
         windows=text.windows,
         length=text.length,
@@ -136,10 +154,12 @@ def _still_holds(record: ValidationRecord, plan: Plan, quant: QuantRecord, folde
     return [result.sha256 for result in record.texts] == [windows.sha256 for windows in wanted]
 
 
-def _speed(plan: Plan, folder: Path, out: Path, keep_float: bool, progress: Progress) -> SpeedRecord | None:
+def _speed(
+    plan: Plan, folder: Path, adapter: str, out: Path, keep_float: bool, progress: Progress
+) -> SpeedRecord | None:
     """The measurement, or `None` when it fails: the verdict stands without it."""
     try:
-        return measure_speed(plan, folder, out, keep_float=keep_float, progress=progress)
+        return measure_speed(plan, folder, out, lora=adapter, keep_float=keep_float, progress=progress)
     except BitwrightError as error:
         progress.say(f"speed was not measured: {error.message}")
         if not keep_float:

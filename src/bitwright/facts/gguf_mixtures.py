@@ -7,7 +7,7 @@ the size of llama-quantize's, so that both can be compared at equal bytes.
 llama-quantize knows one bit about the importance matrix: whether a file was given. A tensor without an entry in it is
 quantized unweighted, to the same type. Our runs always have statistics, so the rules for `has_imatrix` stand here.
 
-Not here: mixtures of experts, the types below 4 bits, names (families.py).
+Not here: mixtures of experts, codebooks below 4 bits, names (families.py).
 Source: llama.cpp src/llama-quant.cpp at build 11434: tensor_allows_quantization, llama_tensor_get_type_impl,
 tensor_type_fallback, llama_ftype_get_default_type; model types from src/models/{llama,qwen2}.cpp.
 """
@@ -28,14 +28,24 @@ BASE_TYPES = {
     "Q5_0": "Q5_0",
     "Q5_1": "Q5_1",
     "Q8_0": "Q8_0",
+    "Q2_K": "Q2_K",
+    "Q2_K_S": "Q2_K",
+    "Q3_K_S": "Q3_K",
+    "Q3_K_M": "Q3_K",
+    "Q3_K_L": "Q3_K",
     "Q4_K_S": "Q4_K",
     "Q4_K_M": "Q4_K",
     "Q5_K_S": "Q5_K",
     "Q5_K_M": "Q5_K",
     "Q6_K": "Q6_K",
+    "IQ4_NL": "IQ4_NL",
+    "IQ4_XS": "IQ4_XS",
+    "MXFP4": "MXFP4",
 }
 PRESETS = tuple(BASE_TYPES)
-FALLBACKS = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+PURE = ("MXFP4",)  # presets without exceptions: what `llama-quantize --pure MXFP4_MOE` writes of a dense model
+FALLBACKS = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"}
+OUTPUT_PROJECTIONS = {"Q2_K": "Q3_K", "Q3_K_M": "Q4_K", "Q3_K_L": "Q5_K"}
 LAYERS_OF_70B = 80
 
 Choice = tuple[str, str]  # type, reason
@@ -59,6 +69,8 @@ def ggml_types(facts: ModelFacts, preset: str) -> dict[str, Choice]:
 
 def _by_rule(facts: ModelFacts, name: str, preset: str, base: str) -> Choice:
     """Type before the row rule."""
+    if preset in PURE:
+        return base, f"{preset}: all matrices"
     if name == HEAD or (facts.tied and name == EMBEDDING):
         what = "the output head" if name == HEAD else "the embedding is also the output head"
         return ("Q8_0" if base == "Q8_0" else "Q6_K"), f"{preset}: {what}"
@@ -67,31 +79,63 @@ def _by_rule(facts: ModelFacts, name: str, preset: str, base: str) -> Choice:
         return _value_rule(facts, layer, preset, base)
     if layer is not None and name.endswith("down_proj.weight"):
         return _down_rule(facts, layer, preset, base)
+    if layer is not None and name.endswith("o_proj.weight") and preset in OUTPUT_PROJECTIONS:
+        return OUTPUT_PROJECTIONS[preset], f"{preset}: output projections get more bits"
     return base, f"{preset}: base type"
 
 
 def _value_rule(facts: ModelFacts, layer: int, preset: str, base: str) -> Choice:
     """attn_v: small and sensitive."""
-    if preset in ("Q4_K_M", "Q5_K_M") and more_bits(layer, facts.layers):
-        return "Q6_K", f"{preset}: value projection of layer {layer} gets more bits"
-    if preset == "Q4_K_S" and layer < 4:
-        return "Q5_K", f"{preset}: value projections of the first 4 layers"
-    if base == "Q4_K" and _is_70b(facts):
+    kind, reason = _value_type(facts, layer, preset, base)
+    if kind in ("Q3_K", "Q4_K") and _is_70b(facts):
         return "Q5_K", f"{preset}: value projections of a 70B model are 8 times smaller than its query projections"
-    return base, f"{preset}: base type"
+    return kind, reason
+
+
+def _value_type(facts: ModelFacts, layer: int, preset: str, base: str) -> Choice:
+    grouped = facts.heads // facts.kv_heads >= 4
+    match preset:
+        case "Q4_K_M" | "Q5_K_M" if more_bits(layer, facts.layers):
+            return "Q6_K", f"{preset}: value projection of layer {layer} gets more bits"
+        case "Q4_K_S" if layer < 4:
+            return "Q5_K", f"{preset}: value projections of the first 4 layers"
+        case "Q3_K_M":
+            kind = "Q5_K" if layer < 2 else "Q4_K"
+            return kind, f"{preset}: value projections get more bits, those of the first 2 layers most"
+        case "Q3_K_L":
+            return "Q5_K", f"{preset}: value projections get more bits"
+        case "Q2_K" if not grouped:
+            return "Q3_K", f"{preset}: value projections get more bits"
+        case "Q2_K" | "Q2_K_S" if grouped:
+            return "Q4_K", f"{preset}: value projections that 4 or more query heads share"
+        case "IQ4_NL" | "IQ4_XS" if grouped:
+            return "Q5_K", f"{preset}: value projections that 4 or more query heads share"
+        case _:
+            return base, f"{preset}: base type"
 
 
 def _down_rule(facts: ModelFacts, layer: int, preset: str, base: str) -> Choice:
     """ffn_down: its inputs have the widest range of the block."""
-    first_eighth = layer < facts.layers // 8
-    if preset in ("Q4_K_M", "Q5_K_M") and more_bits(layer, facts.layers):
-        return "Q6_K", f"{preset}: down projection of layer {layer} gets more bits"
-    if preset == "Q4_K_S" and first_eighth:
-        return "Q5_K", f"{preset}: down projections of the first eighth of the layers"
-    if preset in ("Q4_0", "Q5_0") and first_eighth:
-        kind = {"Q4_0": "Q4_1", "Q5_0": "Q5_1"}[preset]
-        return kind, f"{preset}: down projections of the first eighth of the layers, given importances"
-    return base, f"{preset}: base type"
+    first_eighth, first_sixteenth = layer < facts.layers // 8, layer < facts.layers // 16
+    match preset:
+        case "Q4_K_M" | "Q5_K_M" if more_bits(layer, facts.layers):
+            return "Q6_K", f"{preset}: down projection of layer {layer} gets more bits"
+        case "Q4_K_S" if first_eighth:
+            return "Q5_K", f"{preset}: down projections of the first eighth of the layers"
+        case "Q3_K_M":
+            kind = "Q5_K" if first_sixteenth else "Q4_K"
+            return kind, f"{preset}: down projections get more bits, those of the first sixteenth of the layers most"
+        case "Q3_K_L":
+            return "Q5_K", f"{preset}: down projections get more bits"
+        case "Q2_K":
+            return "Q3_K", f"{preset}: down projections get more bits"
+        case "Q2_K_S" if first_eighth:
+            return "Q4_K", f"{preset}: down projections of the first eighth of the layers"
+        case "Q4_0" | "Q5_0" if first_eighth:
+            kind = {"Q4_0": "Q4_1", "Q5_0": "Q5_1"}[preset]
+            return kind, f"{preset}: down projections of the first eighth of the layers, given importances"
+        case _:
+            return base, f"{preset}: base type"
 
 
 def more_bits(layer: int, layers: int) -> bool:

@@ -44,9 +44,9 @@ class Candidate:
 
     @property
     def few_bits(self) -> bool:
-        """Whether most weights take 4 or 5 bits."""
+        """Whether most weights take 5 bits or fewer."""
         if self.preset is not None:
-            return self.preset.startswith(("Q4", "Q5"))
+            return self.preset.startswith(("Q2", "Q3", "Q4", "Q5", "IQ4", "MXFP4"))
         return self.integers is not None and self.integers.bits < 8
 
     @property

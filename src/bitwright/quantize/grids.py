@@ -7,18 +7,31 @@ Dimension key: O outputs · I inputs · G groups along I
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from bitwright.core.schemes import GgmlScheme, IntScheme, QuantScheme
-from bitwright.quantize import integer, kquants
-from bitwright.quantize.grid import Grid
+from bitwright.core.schemes import GgmlScheme, IntScheme, MinifloatScheme, QuantScheme
+from bitwright.quantize import integer, kquants, minifloat
+from bitwright.quantize.grid import Grid, round_to_grid
 from bitwright.tensors.qtensor import Array, Float32
 
 
-def find_grid(weight_OI: Float32, weights_I: Float32, scheme: QuantScheme) -> tuple[Grid, dict[str, Array]]:
-    """Levels of a matrix, and the fields that the format stores. `weights_I` weighs errors per input, mean 1."""
+def matrix_fields(weight_OI: Float32, scheme: QuantScheme, peak: float | None) -> dict[str, Array]:
+    """Fields of the whole matrix, which all its rows need before they are solved. `peak`: see `solve`."""
+    if not isinstance(scheme, MinifloatScheme):
+        return {}
+    return minifloat.shared_fields(float(np.abs(weight_OI).max()) if peak is None else peak, scheme)
+
+
+def find_grid(
+    weight_OI: Float32, weights_I: Float32, scheme: QuantScheme, shared: Mapping[str, Array]
+) -> tuple[Grid, dict[str, Array]]:
+    """Levels of some rows, and the fields that the format stores for them. `weights_I` weighs errors per input, mean 1;
+    `shared` are the `matrix_fields`."""
+    if isinstance(scheme, MinifloatScheme):
+        return minifloat.minifloat_grid(weight_OI, weights_I, scheme, shared)
     if isinstance(scheme, IntScheme):
         return _integer_grid(weight_OI, weights_I, scheme)
     assert isinstance(scheme, GgmlScheme), scheme
@@ -38,6 +51,13 @@ def find_grid(weight_OI: Float32, weights_I: Float32, scheme: QuantScheme) -> tu
             return _legacy_grid(weight_OI, weights_I, scheme.type)
         case _:
             raise AssertionError(f"{scheme.type} is not quantized")
+
+
+def nearest_codes(weight_OI: Float32, grid: Grid, scheme: QuantScheme, fields: Mapping[str, Array]) -> Array:
+    """What the file holds for every weight when each takes the level nearest to it."""
+    if isinstance(scheme, MinifloatScheme):
+        return minifloat.nearest_codes(weight_OI, scheme, fields)
+    return grid.stored_codes(round_to_grid(weight_OI, grid))
 
 
 def _legacy_grid(weight_OI: Float32, weights_I: Float32, kind: str) -> tuple[Grid, dict[str, Array]]:

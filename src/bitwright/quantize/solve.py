@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -19,10 +20,10 @@ from threadpoolctl import ThreadpoolController
 
 from bitwright.core.plan import Method
 from bitwright.core.schemes import QuantScheme
+from bitwright.quantize.activations import input_scale
 from bitwright.quantize.gptq import Feedback, factorize, gptq_codes, refine_codes
-from bitwright.quantize.grid import round_to_grid
-from bitwright.quantize.grids import code_type, find_grid
-from bitwright.tensors.qtensor import Float32, QTensor
+from bitwright.quantize.grids import code_type, find_grid, matrix_fields, nearest_codes
+from bitwright.tensors.qtensor import Array, Float32, QTensor
 
 SLAB = 256  # rows per task: fixed, so that sums do not depend on the number of threads
 # Many small products run beside each other: threads inside BLAS would only wait for one another (docs/log.md)
@@ -46,24 +47,28 @@ class Notes:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
-    """What is known of one input: its Gram matrix, and the factor that GPTQ needs (shared by all its readers)."""
+    """What is known of one input: its Gram matrix, and the factor that GPTQ needs (shared by all its readers).
+
+    `peak` is the largest magnitude that was seen, for types that store a scale of their inputs.
+    """
 
     gram_II: Float32
     damped_II: Float32  # what GPTQ sees: G with correlations shrunk, plus a share of its mean diagonal
     feedback: Feedback | None
+    peak: float | None = None
 
     @staticmethod
-    def of(gram_II: Float32, method: Method) -> Statistics:
+    def of(gram_II: Float32, method: Method, *, peak: float | None = None) -> Statistics:
         """Prepare a Gram matrix for `method`."""
-        if method == "rtn":
-            return Statistics(gram_II=gram_II, damped_II=gram_II, feedback=None)
+        if method != "gptq":
+            return Statistics(gram_II=gram_II, damped_II=gram_II, feedback=None, peak=peak)
         damped_II = gram_II / np.float32(1 + SHRINKAGE)
         damped_II[np.diag_indices_from(damped_II)] = np.diag(gram_II)
         with SINGLE_THREADED_BLAS():
             feedback = factorize(damped_II)
         if feedback is not None:
             damped_II[np.diag_indices_from(damped_II)] += np.float32(feedback.damping) * np.diag(gram_II).mean()
-        return Statistics(gram_II=gram_II, damped_II=damped_II, feedback=feedback)
+        return Statistics(gram_II=gram_II, damped_II=damped_II, feedback=feedback, peak=peak)
 
 
 def solve(
@@ -72,25 +77,31 @@ def solve(
     scheme: QuantScheme,
     method: Method,
     *,
+    peak: float | None = None,
     threads: int | None = None,
 ) -> tuple[QTensor, Notes]:
     """Quantize one matrix. Without statistics every input counts alike and codes are the nearest ones.
 
     Rows are solved apart, in slabs of a fixed size, so the result does not depend on `threads` (default: all cores).
+    `peak` is the largest magnitude of all matrices that an engine fuses with this one, itself included, so that the
+    scales which belong to whole matrices (FP8 per tensor, NVFP4) come out alike; default: this matrix alone.
     """
     weight_OI = np.ascontiguousarray(weight_OI, dtype=np.float32)
     used, damping, notes = _method(statistics, method)
     weights_I = importance(statistics, weight_OI.shape[1])
+    shared = matrix_fields(weight_OI, scheme, peak)
 
     def rows(start: int) -> _Slab:
-        return _solve_rows(weight_OI[start : start + SLAB], statistics, weights_I, scheme, used)
+        return _solve_rows(weight_OI[start : start + SLAB], statistics, weights_I, scheme, used, shared)
 
     with SINGLE_THREADED_BLAS(), ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         slabs = list(pool.map(rows, range(0, weight_OI.shape[0], SLAB)))
+    of_rows = slabs[0].tensor.fields.keys() - shared.keys()
+    fields = {name: np.concatenate([slab.tensor.fields[name] for slab in slabs]) for name in sorted(of_rows)}
     tensor = QTensor(
         scheme=scheme,
         codes=np.concatenate([slab.tensor.codes for slab in slabs]),
-        fields={name: np.concatenate([slab.tensor.fields[name] for slab in slabs]) for name in slabs[0].tensor.fields},
+        fields=fields | shared | input_scale(scheme, statistics.peak if statistics else None),
     )
     errors = [sum(slab.errors[kind] for slab in slabs) for kind in range(4)]
     return tensor, Notes(
@@ -100,6 +111,15 @@ def solve(
         damping=damping,
         notes=notes,
     )
+
+
+def round_weighted(weight_OI: Float32, weights_I: Float32, scheme: QuantScheme) -> QTensor:
+    """The scale search and the nearest codes alone, in this thread: errors of input i count `weights_I[i]` times."""
+    shared = matrix_fields(weight_OI, scheme, None)
+    grid, fields = find_grid(weight_OI, weights_I, scheme, shared)
+    fields = fields | shared
+    codes_OI = nearest_codes(weight_OI, grid, scheme, fields).astype(code_type(scheme))
+    return QTensor(scheme=scheme, codes=codes_OI, fields=fields)
 
 
 def importance(statistics: Statistics | None, columns: int) -> Float32:
@@ -124,8 +144,8 @@ class _Slab:
 
 def _method(statistics: Statistics | None, method: Method) -> tuple[Method, float | None, tuple[str, ...]]:
     """What can be done with these statistics, the damping, and what to say about it."""
-    if method == "rtn":
-        return "rtn", None, ()
+    if method != "gptq":
+        return method, None, ()
     if statistics is None:
         return "rtn", None, ("no statistics for this input: nearest codes",)
     if statistics.feedback is None:
@@ -139,16 +159,19 @@ def _solve_rows(
     weights_I: Float32,
     scheme: QuantScheme,
     method: Method,
+    shared: Mapping[str, Array],
 ) -> _Slab:
-    grid, fields = find_grid(weight_OI, weights_I, scheme)
-    if method == "rtn":
-        codes_OI = round_to_grid(weight_OI, grid)
+    grid, fields = find_grid(weight_OI, weights_I, scheme, shared)
+    fields = fields | shared
+    stored_OI: Array
+    if method != "gptq":
+        stored_OI = nearest_codes(weight_OI, grid, scheme, fields)
     else:
         assert statistics is not None
         assert statistics.feedback is not None
         codes_OI = gptq_codes(weight_OI, grid, statistics.feedback)
-        codes_OI = refine_codes(weight_OI, codes_OI, grid, statistics.damped_II)
-    tensor = QTensor(scheme=scheme, codes=grid.stored_codes(codes_OI).astype(code_type(scheme)), fields=fields)
+        stored_OI = grid.stored_codes(refine_codes(weight_OI, codes_OI, grid, statistics.damped_II))
+    tensor = QTensor(scheme=scheme, codes=stored_OI.astype(code_type(scheme)), fields=fields)
     return _Slab(tensor=tensor, errors=_squared_errors(weight_OI, tensor.decode(), statistics))
 
 

@@ -1,4 +1,4 @@
-"""The store of statistics: for every distinct input of a group of linears, its Gram matrix.
+"""The store of statistics: for every distinct input of a group of linears, its Gram matrix and largest magnitudes.
 
 q, k and v read one input, so they share one matrix, as do gate and up. The diagonal of the Gram matrix is what
 llama.cpp calls the importance matrix. Sums are taken in float32 per batch, and batches are summed in float32.
@@ -21,20 +21,55 @@ class InputStatistics:
 
     def __init__(self, columns: int) -> None:
         self._upper_II = torch.zeros(columns, columns)
+        self.amax_I = torch.zeros(columns)  # largest magnitude of each input
         self.tokens = 0
 
     def add(self, inputs: torch.Tensor) -> None:
         """Count [..., I] activations in."""
         rows_NI = inputs.reshape(-1, inputs.shape[-1]).float()
         add_gram(self._upper_II, rows_NI)
+        torch.maximum(self.amax_I, torch.linalg.vector_norm(rows_NI, torch.inf, dim=0), out=self.amax_I)
         self.tokens += rows_NI.shape[0]
 
     def gram(self, where: str) -> NDArray[np.float32]:
         """Mean of x xᵀ over tokens, [I, I]. Raises `InputError` when an activation was not finite."""
         upper_II = torch.triu(self._upper_II / max(self.tokens, 1))
         if not bool(torch.isfinite(upper_II).all()):
-            raise InputError(
-                f"activations that enter `{where}` are not finite",
-                hint="the checkpoint may be damaged; run it in transformers first",
-            )
+            raise _not_finite(where)
         return (upper_II + torch.triu(upper_II, 1).T).numpy()
+
+    @property
+    def peak(self) -> float:
+        """The largest magnitude of all inputs."""
+        return float(self.amax_I.max())
+
+
+class MeanSquare:
+    """Running mean square of one input, channel by channel: the diagonal of its Gram matrix alone."""
+
+    def __init__(self) -> None:
+        self._sum_I: torch.Tensor | None = None
+        self._tokens = 0
+
+    def add(self, inputs: torch.Tensor) -> None:
+        """Count [..., I] activations in."""
+        rows_NI = inputs.reshape(-1, inputs.shape[-1]).float()
+        sum_I = rows_NI.square().sum(dim=0, dtype=torch.float64)
+        self._sum_I = sum_I if self._sum_I is None else self._sum_I + sum_I
+        self._tokens += rows_NI.shape[0]
+
+    def mean(self, where: str) -> NDArray[np.float32]:
+        """float32 [I]. Raises `InputError` when an activation was not finite."""
+        assert self._sum_I is not None, f"nothing entered {where}"
+        mean_I = (self._sum_I / self._tokens).float()
+        if not bool(torch.isfinite(mean_I).all()):
+            raise _not_finite(where)
+        result: NDArray[np.float32] = mean_I.numpy()
+        return result
+
+
+def _not_finite(where: str) -> InputError:
+    return InputError(
+        f"activations that enter `{where}` are not finite",
+        hint="the checkpoint may be damaged; run it in transformers first",
+    )

@@ -8,7 +8,8 @@ from bitwright.core.documents import Document, Record
 from bitwright.core.schemes import WeightScheme
 
 ArtifactFormat = Literal["gguf", "compressed-tensors"]
-Method = Literal["gptq", "rtn"]
+Method = Literal["gptq", "awq", "rtn"]
+Effort = Literal["fast", "balanced", "best"]
 UseCase = Literal["chat", "code", "medical-legal", "summarization"]
 USE_CASES: tuple[UseCase, ...] = ("chat", "code", "medical-legal", "summarization")
 
@@ -112,6 +113,7 @@ class Plan(Document, frozen=True, kw_only=True):
     format: ArtifactFormat
     type: str  # preset name: Q4_K_M, …, or the scheme's label
     method: Method
+    effort: Effort = "balanced"
     engine: str
     launch: tuple[str, ...]  # the command that serves the artifact; {artifact} stands for its path
     calibration: CalibrationPlan
@@ -121,3 +123,8 @@ class Plan(Document, frozen=True, kw_only=True):
     memory: Memory
     reasons: tuple[Reason, ...]
     warnings: tuple[str, ...] = ()
+
+    @property
+    def scales_columns(self) -> bool:
+        """Whether columns are scaled before they are rounded, and norms rewritten (AWQ)."""
+        return self.method == "awq" or (self.method == "gptq" and self.effort != "fast")

@@ -95,13 +95,17 @@ class Walker:
         block = self.load_block(index)
         return torch.cat([self.forward(block, part) for part in torch.split(hidden_WTH, batch)])
 
-    @torch.no_grad()
-    def normed(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The input of the head: the final norm of [..., H]."""
+    def final_norm(self) -> nn.Module:
+        """The norm before the head, loaded at the first call and kept."""
         if self._norm is None:
             self._norm = copy.deepcopy(self._skeleton.model.norm)
             _fill(self._norm, self._source, FINAL_NORM.removesuffix("weight"))
-        result: torch.Tensor = self._norm(hidden)
+        return self._norm
+
+    @torch.no_grad()
+    def normed(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The input of the head: the final norm of [..., H]."""
+        result: torch.Tensor = self.final_norm()(hidden)
         return result
 
     @torch.no_grad()

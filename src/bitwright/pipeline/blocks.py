@@ -1,5 +1,6 @@
 """Quantize one unit: the embedding, a decoder block, or the head. Values in, records and region bytes out.
 
+A method that scales columns first rewrites the block (rescale.py).
 Inside a block the groups of linears go in the order of the forward pass. Each group's Gram matrix is taken on inputs
 that the already quantized weights produced, then the group is solved and its decoded values replace the weights, all in
 one pass (modeling/stages.py). What a tensor's plan leaves in floating point keeps its values.
@@ -7,23 +8,27 @@ one pass (modeling/stages.py). What a tensor's plan leaves in floating point kee
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from bitwright.calibration.statistics import InputStatistics
+from bitwright.calibration.statistics import InputStatistics, MeanSquare
 from bitwright.core.plan import Method, TensorPlan
 from bitwright.core.protocols import WeightSource
 from bitwright.core.records import TensorRecord
-from bitwright.core.schemes import FloatScheme, GgmlScheme
-from bitwright.facts.families import BLOCK, LINEARS
+from bitwright.core.schemes import FloatScheme, GgmlScheme, MinifloatScheme
+from bitwright.facts.families import BLOCK, FINAL_NORM, LINEARS
 from bitwright.formats.layout import ArtifactWriter
 from bitwright.modeling.stages import run_staged
 from bitwright.modeling.walk import Walker
+from bitwright.pipeline.rescale import divide_norm, rescale_block, scaling_note, stored_dtype, weight_of
+from bitwright.quantize.scaling import scale_columns
 from bitwright.quantize.solve import Statistics, solve
 
 BATCH_TOKENS = 4096  # tokens per forward pass: large enough for the matrix products, small beside a block's weights
@@ -37,6 +42,7 @@ class Workshop:
     writer: ArtifactWriter
     plans: Mapping[str, TensorPlan]
     method: Method
+    rescale: bool  # whether columns are scaled first
     emit: Callable[[Mapping[str, bytes]], None]
 
 
@@ -46,24 +52,36 @@ def is_float(entry: TensorPlan) -> bool:
 
 
 def write_tensor(
-    shop: Workshop, name: str, statistics: Statistics | None = None
+    shop: Workshop,
+    name: str,
+    statistics: Statistics | None = None,
+    *,
+    values: NDArray[np.float32] | None = None,
+    peak: float | None = None,
+    note: str | None = None,
 ) -> tuple[TensorRecord, NDArray[np.float32]]:
-    """Solve or cast one tensor and emit its bytes. Returns the record and the values that readers will see."""
+    """Solve or cast one tensor and emit its bytes. Returns the record and the values that readers will see.
+
+    `values` are the tensor's, where they are no longer the checkpoint's; `peak` is the largest magnitude of all that an
+    engine fuses with it, where scales depend on it; `note` goes into the record.
+    """
     started = time.monotonic()
     entry = shop.plans[name]
-    values: NDArray[np.float32] = shop.source.load(name).float().numpy()
+    if values is None:
+        values = shop.source.load(name).float().numpy()
     if isinstance(entry.scheme, FloatScheme) or is_float(entry):
         shop.emit(shop.writer.encode(entry, values))
         record = TensorRecord(
             name=name, scheme=entry.scheme.label, method="cast", bytes=entry.bytes, weight_error=0.0,
-            seconds=time.monotonic() - started,
+            notes=(note,) if note else (), seconds=time.monotonic() - started,
         )  # fmt: skip
         return record, values
-    tensor, notes = solve(values, statistics, entry.scheme, shop.method)
+    tensor, notes = solve(values, statistics, entry.scheme, shop.method, peak=peak)
     shop.emit(shop.writer.encode(entry, tensor))
+    said = (note, *notes.notes) if note else notes.notes
     record = TensorRecord(
         name=name, scheme=entry.scheme.label, method=notes.method, bytes=entry.bytes, weight_error=notes.weight_error,
-        output_error=notes.output_error, damping=notes.damping, notes=notes.notes, seconds=time.monotonic() - started,
+        output_error=notes.output_error, damping=notes.damping, notes=said, seconds=time.monotonic() - started,
     )  # fmt: skip
     return record, tensor.decode()
 
@@ -74,11 +92,17 @@ def quantize_block(
     """One decoder block. Without hidden states (an artifact all in floating point) tensors are only cast."""
     prefix = BLOCK.format(layer=index)
     names = [name for name in shop.plans if name.startswith(prefix)]
-    linears = {f"{prefix}{module}.weight" for modules in LINEARS.values() for module in modules}
-    records = {name: write_tensor(shop, name)[0] for name in names if hidden_WTH is None or name not in linears}
     if hidden_WTH is None:
-        return tuple(records[name] for name in names), None
+        return tuple(write_tensor(shop, name)[0] for name in names), None
     block = walker.load_block(index)
+    batches = torch.split(hidden_WTH, max(1, BATCH_TOKENS // hidden_WTH.shape[1]))
+    notes = _rescale(shop, walker, block, batches, prefix) if shop.rescale else {}
+    linears = {f"{prefix}{module}.weight" for modules in LINEARS.values() for module in modules}
+    records = {
+        name: write_tensor(shop, name, values=block.get_parameter(name.removeprefix(prefix)).data.numpy())[0]
+        for name in names
+        if name not in linears
+    }
     groups = {modules[0]: modules for modules in LINEARS.values()}
     running: dict[str, InputStatistics] = {}
 
@@ -86,28 +110,71 @@ def quantize_block(
         running.setdefault(leader, InputStatistics(inputs.shape[-1])).add(inputs)
 
     def complete(leader: str) -> None:
-        statistics = Statistics.of(running.pop(leader).gram(prefix + leader), shop.method)
-        for module in groups[leader]:
-            name = f"{prefix}{module}.weight"
-            records[name], values = write_tensor(shop, name, statistics)
-            linear = block.get_submodule(module)
+        seen = running.pop(leader)
+        statistics = Statistics.of(seen.gram(prefix + leader), shop.method, peak=seen.peak)
+        members = {f"{prefix}{module}.weight": block.get_submodule(module) for module in groups[leader]}
+        peak = fused_peak({name: (shop.plans[name], weight_of(linear)) for name, linear in members.items()})
+        for name, linear in members.items():
+            records[name], values = write_tensor(
+                shop, name, statistics, values=weight_of(linear), note=notes.get(name), peak=peak
+            )
             linear.weight.data = torch.from_numpy(values)
 
-    per_batch = max(1, BATCH_TOKENS // hidden_WTH.shape[1])
-    outputs = run_staged(
-        lambda part: walker.forward(block, part),
-        block,
-        torch.split(hidden_WTH, per_batch),
-        list(groups),
-        observe,
-        complete,
-    )
+    outputs = run_staged(lambda part: walker.forward(block, part), block, batches, list(groups), observe, complete)
     return tuple(records[name] for name in names), torch.cat(outputs)
 
 
-def head_statistics(walker: Walker, hidden_WTH: torch.Tensor, method: Method) -> Statistics:
-    """Statistics of the input of the output head: the final norm of the last hidden states."""
+def _rescale(
+    shop: Workshop, walker: Walker, block: nn.Module, batches: Sequence[torch.Tensor], prefix: str
+) -> dict[str, str]:
+    """Take mean squares in one float pass over the block, and fold scales."""
+    squares = {group: MeanSquare() for group in LINEARS}
+    handles = [
+        block.get_submodule(modules[0]).register_forward_pre_hook(
+            lambda _module, args, group=group: squares[group].add(args[0])
+        )
+        for group, modules in LINEARS.items()
+    ]
+    try:
+        for part in batches:
+            walker.forward(block, part)
+    finally:
+        for handle in handles:
+            handle.remove()
+    facts = shop.source.facts
+    found = {group: running.mean(prefix + LINEARS[group][0]) for group, running in squares.items()}
+    return rescale_block(block, found, shop.plans, prefix, heads=facts.heads, kv_heads=facts.kv_heads)
+
+
+def fused_peak(members: Mapping[str, tuple[TensorPlan, NDArray[np.float32]]]) -> float | None:
+    """The largest magnitude of matrices that share a scale because engines run them as one; `None` where none do.
+
+    Linears that read one input are those that engines fuse: q, k and v, and gate and up.
+    """
+    schemes = {entry.scheme for entry, _ in members.values()}
+    if not any(isinstance(scheme, MinifloatScheme) and scheme.scaling in ("tensor", "nv") for scheme in schemes):
+        return None
+    return max(float(np.abs(values).max()) for _, values in members.values())
+
+
+def quantize_head(shop: Workshop, walker: Walker, name: str, hidden_WTH: torch.Tensor) -> tuple[TensorRecord, ...]:
+    """The final norm and the output head `name`, with the statistics of the last hidden states.
+
+    A head of its own may have its columns scaled; a tied one is the embedding too, whose columns nothing can undo.
+    """
     running = InputStatistics(hidden_WTH.shape[-1])
     for part in torch.split(hidden_WTH, max(1, BATCH_TOKENS // hidden_WTH.shape[1])):
         running.add(walker.normed(part))
-    return Statistics.of(running.gram("lm_head"), method)
+    gram_II = running.gram(name)
+    if not shop.rescale or walker.tied:
+        statistics = Statistics.of(gram_II, shop.method, peak=running.peak)
+        return write_tensor(shop, FINAL_NORM)[0], write_tensor(shop, name, statistics)[0]
+    norm, values = copy.deepcopy(walker.final_norm()), shop.source.load(name).float().numpy()
+    scheme = shop.plans[name].scheme
+    assert not isinstance(scheme, FloatScheme), name
+    found = scale_columns([values], [scheme], np.ascontiguousarray(np.diag(gram_II)))
+    scales_I = divide_norm(norm, found.scales_I, stored_dtype(shop.plans[FINAL_NORM]))
+    statistics = Statistics.of(gram_II / np.outer(scales_I, scales_I), shop.method)
+    first = write_tensor(shop, FINAL_NORM, values=norm.get_parameter("weight").data.numpy())[0]
+    note = scaling_note(found, FINAL_NORM)
+    return first, write_tensor(shop, name, statistics, values=values * scales_I, note=note)[0]

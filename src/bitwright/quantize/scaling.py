@@ -1,0 +1,105 @@
+"""Scales per input channel that make a group of linears easier to round (AWQ).
+
+A group's columns are multiplied by s and its inputs divided by it, so the loss of rounding becomes
+Σ_i d_i / s_i² · e_i², with d_i the mean square of input i and e the error of the scaled weights. Channels under one
+stored scale share a step, so they fare best when none of them sets the step alone and the loud inputs get the finer
+share of it. Candidates are s_i = rms(x_i)^a / rms(w_i)^b: a is AWQ's exponent, b levels what the columns differ in.
+Each candidate is tried by the weighted scale search on some rows; the bare weights are among the candidates, so a
+group that gains nothing is left alone. One search by a diagonal and no repeated forward passes: docs/log.md holds the
+comparison with the loss under the full Gram matrix.
+
+Not here: where the inverse goes (facts/folds.py, pipeline/rescale.py).
+Source: Lin et al. 2024, arXiv:2306.00978 §3.2, eq. 4 and 5; the exponent of the weights is our own experiment.
+Dimension key: O outputs · I inputs
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.core.schemes import QuantScheme
+from bitwright.quantize.solve import IMPORTANCE_FLOOR, SINGLE_THREADED_BLAS, round_weighted
+from bitwright.tensors.qtensor import Float32
+
+EXPONENTS = ((0.15, 0.5), (0.25, 0.5), (0.25, 0.65), (0.4, 0.65), (0.5, 0.5))  # of inputs and weights; docs/log.md
+TRIAL_ROWS = 256  # evenly spaced rows of each matrix that candidates are tried on
+SMALLEST = 1e-6  # of the mean square of the weights: a column of zeros has no size to level
+LARGEST = 32.0  # scales stay within 1/LARGEST … LARGEST, far from the ends of half precision
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """`scales_I` multiply columns; `loss` is relative to the bare weights'. Exponents are 0 when nothing helped."""
+
+    scales_I: Float32
+    exponents: tuple[float, float]
+    loss: float
+
+
+def scale_columns(
+    weights_OI: Sequence[Float32],
+    schemes: Sequence[QuantScheme],
+    mean_square_I: Float32,
+    *,
+    repeats: int = 1,
+    head_dim: int = 1,
+    threads: int | None = None,
+) -> Scaling:
+    """The best scales for matrices that read one input. `schemes` goes with `weights_OI`.
+
+    With `repeats` > 1 the inputs are `repeats` query heads of width `head_dim` for each key-value head, and those heads
+    share their scales. The result does not depend on `threads` (default: all cores).
+    """
+    square_I = mean_square_I.astype(np.float64)
+    if not square_I.mean() > 0:
+        return _bare(len(square_I))
+    square_I += IMPORTANCE_FLOOR * square_I.mean()
+    some = [weight[:: max(1, len(weight) // TRIAL_ROWS)] for weight in weights_OI]
+    tried = [np.ones(len(square_I), dtype=np.float32), *_candidates(weights_OI, square_I, repeats, head_dim)]
+    with SINGLE_THREADED_BLAS(), ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        losses = list(pool.map(lambda scales_I: _loss(some, schemes, square_I, scales_I), tried))
+    best = int(np.argmin(losses))
+    if best == 0:
+        return _bare(len(square_I))
+    return Scaling(scales_I=tried[best], exponents=EXPONENTS[best - 1], loss=losses[best] / losses[0])
+
+
+def _bare(columns: int) -> Scaling:
+    return Scaling(scales_I=np.ones(columns, dtype=np.float32), exponents=(0.0, 0.0), loss=1.0)
+
+
+def _candidates(
+    weights_OI: Sequence[Float32], square_I: NDArray[np.float64], repeats: int, head_dim: int
+) -> list[Float32]:
+    """One vector of scales per pair of exponents, geometric mean 1."""
+    size_I = np.mean([np.square(weight, dtype=np.float64).mean(axis=0) for weight in weights_OI], axis=0)
+    loud_I, large_I = 0.5 * np.log(square_I), 0.5 * np.log(size_I + SMALLEST * size_I.mean() + np.finfo(float).tiny)
+    limit = np.log(LARGEST)
+    found = []
+    for a, b in EXPONENTS:
+        log_I = a * loud_I - b * large_I
+        if repeats > 1:
+            shared = log_I.reshape(-1, repeats, head_dim).mean(axis=1, keepdims=True)
+            log_I = np.repeat(shared, repeats, axis=1).reshape(-1)
+        found.append(np.exp(np.clip(log_I - log_I.mean(), -limit, limit)).astype(np.float32))
+    return found
+
+
+def _loss(
+    weights_OI: Sequence[Float32], schemes: Sequence[QuantScheme], square_I: NDArray[np.float64], scales_I: Float32
+) -> float:
+    """Σ d_i e_i² over all matrices after rounding the scaled columns; e is the error in bare columns."""
+    weights_I = (square_I / np.square(scales_I, dtype=np.float64)).astype(np.float32)
+    weights_I /= weights_I.mean()
+    total = 0.0
+    for weight_OI, scheme in zip(weights_OI, schemes, strict=True):
+        scaled_OI = np.ascontiguousarray(weight_OI * scales_I)
+        error_OI = (scaled_OI - round_weighted(scaled_OI, weights_I, scheme).decode()) / scales_I
+        total += float((np.square(error_OI, dtype=np.float64) @ square_I).sum())
+    return total

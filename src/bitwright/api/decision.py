@@ -25,6 +25,7 @@ def make_plan(
     use_case: str = "chat",
     format: str | None = None,
     type: str | None = None,
+    lora: Path | str | None = None,
     method: str | None = None,
     bits: int | None = None,
     group_size: int | None = GROUP_SIZE,
@@ -35,11 +36,11 @@ def make_plan(
 ) -> Plan:
     """Decide what becomes of every tensor of `model`; what is not given is chosen by use case and device.
 
-    `group_size` `None` is one scale per output channel. Raises `InputError` for a damaged checkpoint, `UsageError` for
+    `group_size` `None` is one scale per output channel; `lora` is the folder of an adapter that is merged into the
+    model as it is read. Raises `InputError` for a damaged checkpoint, `UsageError` for
     a request that cannot be, `EnvironmentFault` when nothing that may be chosen fits in memory.
     """
     from bitwright.facts.hardware import find_device
-    from bitwright.facts.model import model_facts
     from bitwright.planner.build import make_plan as build
     from bitwright.planner.request import check_request
 
@@ -54,10 +55,10 @@ def make_plan(
         symmetric=symmetric,
     )
     device = find_device(target)
-    from bitwright.api.models import model_folder
+    from bitwright.api.models import model_facts_of, model_folder
 
     return build(
-        model_facts(model_folder(model, progress=progress)),
+        model_facts_of(model_folder(model, progress=progress), lora),
         device,
         use_case=use_case,
         format=format,

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from bitwright.api.decision import settle
-from bitwright.api.models import model_folder
+from bitwright.api.models import adapter_folder, model_folder
 from bitwright.core.atomic import sha256_file
 from bitwright.core.errors import InputError, MismatchError, UsageError
 from bitwright.core.plan import CalibrationPlan, Plan
@@ -18,18 +18,26 @@ from bitwright.core.records import QuantRecord
 SELF = "self"
 
 
-def quantize(plan: Plan, out: Path, *, model: Path | str | None = None, progress: Progress = SILENT) -> QuantRecord:
+def quantize(
+    plan: Plan,
+    out: Path,
+    *,
+    model: Path | str | None = None,
+    lora: Path | str | None = None,
+    progress: Progress = SILENT,
+) -> QuantRecord:
     """Write the artifact of `plan`, `plan.json` and `quant.json` into `out`; go on where an interrupted call stopped.
 
-    `model` is where the checkpoint lies now, by default where the plan found it. Raises `MismatchError` when `out`
+    `model` and `lora` are where they lie now, by default where the plan found them. Raises `MismatchError` when `out`
     holds something else, `InputError` for a damaged checkpoint or text, `EnvironmentFault` for a full disk.
     """
     check_text(plan.calibration)
     folder = model_folder(model if model is not None else plan.model.path, progress=progress)
+    adapter = adapter_folder(lora or plan.model.adapter)
     plan = settle(plan, out)
     from bitwright.pipeline.run import quantize as run
 
-    return run(plan, folder, out, progress=progress)
+    return run(plan, folder, out, adapter=adapter, progress=progress)
 
 
 def calibration_plan(

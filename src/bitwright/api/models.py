@@ -1,12 +1,14 @@
-"""MODEL, as people write it, to a folder on this disk: a folder, a hub id, or the demo."""
+"""MODEL, as people write it, to a place on this disk: a folder, a float GGUF file, a hub id, or the demo."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from bitwright.core.errors import UsageError, did_you_mean
+from bitwright.core.errors import InputError, UsageError, did_you_mean
+from bitwright.core.plan import ModelFacts
 from bitwright.core.protocols import SILENT, Progress
+from bitwright.facts.checkpoint import is_gguf
 
 DEMO = "demo"
 DEMO_SHAPES = ("base", "wide")
@@ -19,7 +21,7 @@ def cache_folder() -> Path:
 
 
 def model_folder(model: str | Path, *, progress: Progress = SILENT) -> Path:
-    """The folder of `model`; the demo is written and a hub id is downloaded on first use.
+    """The folder (or GGUF file) of `model`; the demo is written and a hub id is downloaded on first use.
 
     Raises `InputError` for a name that is nothing known, `EnvironmentFault` when the hub does not answer or the demo's
     package is not installed.
@@ -32,6 +34,33 @@ def model_folder(model: str | Path, *, progress: Progress = SILENT) -> Path:
     from bitwright.formats.hub import resolve_model
 
     return resolve_model(name, cache_folder() / "hub")
+
+
+def model_facts_of(place: Path, lora: str | Path | None = None) -> ModelFacts:
+    """What the model at `place` is, with an adapter merged in or without.
+
+    A plain checkpoint is described from its headers alone, without a numeric library: plans come at once.
+    """
+    if lora is None and not is_gguf(place):
+        from bitwright.facts.model import model_facts
+
+        return model_facts(place)
+    from bitwright.formats.original import open_original
+
+    return open_original(place, adapter_folder(lora)).facts
+
+
+def adapter_folder(lora: str | Path | None) -> Path | None:
+    """The folder of an adapter, if one was named. Raises `InputError` when it does not exist."""
+    if lora is None or lora == "":
+        return None
+    folder = Path(lora).expanduser()
+    if not folder.is_dir():
+        raise InputError(
+            f"`{folder}` is no folder, an adapter was expected",
+            hint="give the folder that holds adapter_config.json and adapter_model.safetensors",
+        )
+    return folder
 
 
 def _demo(name: str, progress: Progress) -> Path:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from bitwright.api.models import model_folder
+from bitwright.api.models import adapter_folder, model_folder
 from bitwright.api.service import locate
 from bitwright.core.atomic import sha256_file
 from bitwright.core.documents import read_document
 from bitwright.core.errors import BitwrightError, InputError, MismatchError, UsageError
 from bitwright.core.plan import ArtifactFormat, UseCase
-from bitwright.core.protocols import SILENT, Progress
+from bitwright.core.protocols import SILENT, Progress, WeightSource
 from bitwright.core.records import ArtifactFile, QuantRecord, ValidationRecord
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def validate(
     artifact: Path | str,
     reference: Path | str,
     *,
+    lora: Path | str | None = None,
     texts: Sequence[Path] = (),
     windows: int = WINDOWS,
     length: int = LENGTH,
@@ -44,7 +45,8 @@ def validate(
     command: str | None = None,
     progress: Progress = SILENT,
 ) -> ValidationRecord:
-    """Measure `artifact`, decoded from disk by a library that is not ours, against `reference`.
+    """Measure `artifact`, decoded from disk by a library that is not ours, against `reference`, with the adapter
+    `lora` merged into it where one is given.
 
     Without `texts`, the reference writes the text itself, with seed `seed + 1000`. An artifact that bitwright wrote
     keeps the summary (GGUF key, model card); where that fails, `progress` says so and the record stands. Raises
@@ -58,12 +60,12 @@ def validate(
     place, kind = locate(Path(artifact))
     check_texts(texts)
     folder = model_folder(reference, progress=progress)
-    original, decoded = open_source(folder), open_source(place)
+    original, decoded = _reference(folder, adapter_folder(lora)), open_source(place)
     made = made_here(place)
     if made is not None:
         _check_origin(made, place, original.facts.fingerprint, str(folder))
         _check_unused(made, texts, ())
-    drawn = windows_of(texts, folder, windows=windows, length=length, seed=seed, progress=progress)
+    drawn = windows_of(texts, folder, original, windows=windows, length=length, seed=seed, progress=progress)
     if made is not None:
         _check_unused(made, texts, drawn)
     record = measure(
@@ -74,7 +76,7 @@ def validate(
         decode=_decoder(folder),
         decoder=_decoder_name(kind),
         files=files_of(place, kind),
-        command=command or _command(place, reference, texts, windows, length, seed, row.use_case),
+        command=command or _command(place, reference, lora, texts, windows, length, seed, row.use_case),
         progress=progress,
     )
     if not texts:
@@ -86,6 +88,14 @@ def validate(
     return record
 
 
+def _reference(place: Path, adapter: Path | None) -> WeightSource:
+    """What is judged against: any model that can be read, or a float one with an adapter merged in."""
+    from bitwright.formats.original import open_original
+    from bitwright.formats.sniff import open_source
+
+    return open_source(place) if adapter is None else open_original(place, adapter)
+
+
 def check_texts(texts: Sequence[Path]) -> None:
     """Refuse a missing file before anything long begins."""
     for path in texts:
@@ -94,15 +104,26 @@ def check_texts(texts: Sequence[Path]) -> None:
 
 
 def windows_of(
-    texts: Sequence[Path], folder: Path, *, windows: int, length: int, seed: int, progress: Progress
+    texts: Sequence[Path],
+    folder: Path,
+    original: WeightSource,
+    *,
+    windows: int,
+    length: int,
+    seed: int,
+    progress: Progress,
 ) -> list[TokenWindows]:
     """One set of windows per file, or one that the model writes."""
     from bitwright.calibration.corpora import windows_from_files
     from bitwright.calibration.selftext import self_windows
 
     if not texts:
-        seed = seed + SELF_SEED_OFFSET
-        return [self_windows(folder, windows, length, seed, temperature=SELF_TEMPERATURE, progress=progress)]
+        from bitwright.formats.original import other_weights
+
+        weights, seed = other_weights(folder, original), seed + SELF_SEED_OFFSET
+        return [
+            self_windows(folder, windows, length, seed, temperature=SELF_TEMPERATURE, source=weights, progress=progress)
+        ]
     return [windows_from_files([str(path)], folder, windows, length, seed) for path in texts]
 
 
@@ -181,9 +202,17 @@ def _decoder_name(kind: ArtifactFormat) -> str:
 
 
 def _command(
-    place: Path, reference: Path | str, texts: Sequence[Path], windows: int, length: int, seed: int, use_case: UseCase
+    place: Path,
+    reference: Path | str,
+    lora: Path | str | None,
+    texts: Sequence[Path],
+    windows: int,
+    length: int,
+    seed: int,
+    use_case: UseCase,
 ) -> str:
     words = ["bitwright", "validate", str(place), "--reference", str(reference)]
+    words += ["--lora", str(lora)] if lora else []
     for path in texts:
         words += ["--text", str(path)]
     words += ["--windows", str(windows), "--length", str(length), "--seed", str(seed), "--use-case", use_case]

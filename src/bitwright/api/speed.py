@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from bitwright.api.decision import settle
+from bitwright.api.models import adapter_folder
 from bitwright.api.service import locate
 from bitwright.core.documents import read_document, write_document
 from bitwright.core.plan import Plan
@@ -20,7 +21,13 @@ MARGIN = 16
 
 
 def measure_speed(
-    plan: Plan, folder: Path, out: Path, *, keep_float: bool = False, progress: Progress = SILENT
+    plan: Plan,
+    folder: Path,
+    out: Path,
+    *,
+    lora: Path | str | None = None,
+    keep_float: bool = False,
+    progress: Progress = SILENT,
 ) -> SpeedRecord | None:
     """Write `speed.json`, or return the one that stands. `None` for formats without an engine on this machine."""
     if plan.format != "gguf":
@@ -35,7 +42,7 @@ def measure_speed(
             return record
     from bitwright.engines.speed import measure
 
-    twin = _float_twin(plan, folder, out / FLOAT_FOLDER, progress)
+    twin = _float_twin(plan, folder, adapter_folder(lora), out / FLOAT_FOLDER, progress)
     tokens = min(TOKENS, plan.model.context - MARGIN)
     decode = tokens // DECODE_SHARE
     record = measure(
@@ -53,10 +60,10 @@ def remove_twin(out: Path) -> None:
         shutil.rmtree(out / FLOAT_FOLDER)
 
 
-def _float_twin(plan: Plan, folder: Path, out: Path, progress: Progress) -> Path:
+def _float_twin(plan: Plan, folder: Path, adapter: Path | None, out: Path, progress: Progress) -> Path:
     from bitwright.pipeline.run import quantize
     from bitwright.planner.build import make_plan
 
     twin = make_plan(plan.model, plan.device, use_case=plan.use_case, type=FLOAT_TYPE, context=plan.memory.context)
-    quantize(settle(twin, out), folder, out, progress=progress)
+    quantize(settle(twin, out), folder, out, adapter=adapter, progress=progress)
     return locate(out)[0]

@@ -77,9 +77,13 @@ def check_counts(samples: int, length: int) -> None:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a Hugging Face folder. Raises `InputError` when there is none."""
+    """The tokenizer of a Hugging Face folder, or of a GGUF file. Raises `InputError` when there is none."""
     from transformers import AutoTokenizer  # seconds to import, and only needed where text is
 
+    if folder.is_file() or not (folder / "config.json").exists():
+        files = [folder] if folder.is_file() else sorted(folder.glob("*.gguf"))
+        if len(files) == 1:
+            return _from_gguf(AutoTokenizer, files[0])
     if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise InputError(
             f"`{folder}` holds no tokenizer", hint="copy tokenizer.json and tokenizer_config.json of the model into it"
@@ -90,6 +94,16 @@ def load_tokenizer(folder: Path) -> Any:
         raise InputError(
             f"the tokenizer in `{folder}` cannot be read: {_first_line(error)}",
             hint="copy tokenizer.json and tokenizer_config.json of the model into it again",
+        ) from error
+
+
+def _from_gguf(loader: Any, file: Path) -> Any:
+    try:
+        return loader.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
+    except (ValueError, KeyError, TypeError, ImportError, NotImplementedError) as error:
+        raise InputError(
+            f"the tokenizer in `{file}` cannot be read by transformers: {_first_line(error)}",
+            hint="give the Hugging Face folder of the model instead of the GGUF file",
         ) from error
 
 

@@ -22,7 +22,7 @@ import torch
 
 from bitwright.calibration.corpora import TokenWindows, check_counts, load_tokenizer, make_windows
 from bitwright.core.errors import InputError
-from bitwright.core.protocols import SILENT, Progress
+from bitwright.core.protocols import SILENT, Progress, WeightSource
 
 BATCH = 32  # windows sampled side by side: reading the weights, which dominates, is shared among them
 
@@ -34,18 +34,26 @@ def self_name(seed: int, temperature: float = 1.0) -> str:
 
 @torch.no_grad()
 def self_windows(
-    folder: Path, samples: int, length: int, seed: int, *, temperature: float = 1.0, progress: Progress = SILENT
+    folder: Path,
+    samples: int,
+    length: int,
+    seed: int,
+    *,
+    temperature: float = 1.0,
+    source: WeightSource | None = None,
+    progress: Progress = SILENT,
 ) -> TokenWindows:
-    """Sample `samples` windows of `length` tokens from the checkpoint in `folder`.
+    """Sample `samples` windows of `length` tokens from the checkpoint in `folder`, or from the weights of `source`
+    where these are other ones (a merged adapter, a GGUF file); the tokenizer comes from `folder`.
 
     Raises `InputError` when the model's output is not finite, `UsageError` on counts that are not positive.
     """
-    from transformers import AutoModelForCausalLM, logging  # seconds to import
+    from transformers import logging  # seconds to import
 
     check_counts(samples, length)
     opening = _opening(folder, length)
     logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).eval()
+    model = _load(folder) if source is None else _build(source)
     generator = torch.Generator().manual_seed(seed)
     progress.start("sampling text from the model", samples * length, "tokens")
     parts = []
@@ -55,6 +63,26 @@ def self_windows(
         parts.append(_continue(model, tokens, len(opening), temperature, generator, folder, progress))
     progress.stop()
     return make_windows(self_name(seed, temperature), torch.cat(parts))
+
+
+def _load(folder: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).eval()
+
+
+def _build(source: WeightSource) -> Any:
+    """The whole model in float32 from any source."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    settings = {key: value for key, value in source.config.items() if key not in ("quantization_config", "auto_map")}
+    config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    left = model.load_state_dict({name: source.load(name).float() for name in source.names()}, strict=False)
+    tied = {"lm_head.weight"} if source.facts.tied else set()
+    assert not left.unexpected_keys, left.unexpected_keys
+    assert set(left.missing_keys) <= tied, left.missing_keys
+    return model.eval()
 
 
 def _continue(

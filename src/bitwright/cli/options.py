@@ -14,7 +14,9 @@ import typer
 Model = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="A Hugging Face folder, a hub id, `demo`, or `demo:wide`.", show_default=False
+        metavar="MODEL",
+        help="A Hugging Face folder, a float GGUF file, a hub id, `demo`, or `demo:wide`.",
+        show_default=False,
     ),
 ]
 Artifact = Annotated[
@@ -44,6 +46,16 @@ GroupSize = Annotated[
 Asymmetric = Annotated[bool, typer.Option("--asymmetric", help="Store a zero point beside each scale.")]
 Context = Annotated[int, typer.Option("--context", metavar="N", min=1, help="Tokens of context to make room for.")]
 
+Lora = Annotated[
+    Path | None,
+    typer.Option("--lora", metavar="DIR", help="A PEFT LoRA adapter to merge into MODEL, in memory, as it is read."),
+]
+Imatrix = Annotated[
+    Path | None,
+    typer.Option(
+        "--imatrix", metavar="FILE", help="An importance matrix of llama.cpp instead of calibration text; method rtn."
+    ),
+]
 Calibration = Annotated[
     list[str] | None,
     typer.Option(

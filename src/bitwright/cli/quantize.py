@@ -29,6 +29,7 @@ def run(
     out: options.Out,
     format: options.Format = None,
     type: options.Type = None,
+    lora: options.Lora = None,
     method: options.Method = None,
     bits: options.Bits = None,
     group_size: options.GroupSize = "128",
@@ -57,6 +58,7 @@ def run(
             model,
             format=format,
             type=type,
+            lora=lora,
             method=method,
             bits=bits,
             group_size=group_size_of(group_size),
@@ -67,7 +69,7 @@ def run(
     if dry_run:
         render.print_json(made) if json else render.print_plan(explain(made), reasons=False)
         return
-    record = api.quantize(made, out, model=model, progress=bars)
+    record = api.quantize(made, out, model=model, lora=lora, progress=bars)
     render.print_json(record) if json else render.print_quant(record, str(out))
 
 

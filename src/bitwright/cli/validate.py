@@ -21,6 +21,7 @@ Exit codes: 0 PASS, 1 FAIL, 4 INCONCLUSIVE (the interval holds the limit: give m
 def run(
     artifact: options.Artifact,
     reference: options.Reference,
+    lora: options.Lora = None,
     text: options.Text = None,
     windows: options.Windows = WINDOWS,
     length: options.Length = LENGTH,
@@ -34,6 +35,7 @@ def run(
     record = api.validate(
         artifact,
         reference,
+        lora=lora,
         texts=text or (),
         windows=windows,
         length=length,

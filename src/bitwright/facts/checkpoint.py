@@ -22,6 +22,7 @@ from typing import Any
 from bitwright.core.errors import BitwrightError, InputError, did_you_mean, from_os_error
 from bitwright.core.plan import TensorFacts
 
+GGUF_MAGIC = b"GGUF"
 SAMPLES, SAMPLE_BYTES = 512, 64  # per weight file, for the fingerprint: every matrix of a 7B shard is touched
 CONFIG = "config.json"
 SINGLE = "model.safetensors"
@@ -54,13 +55,26 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         length, raw, size = _read_header(path)
         digest.update(f"\0{name}\0{size}\0".encode())
         digest.update(raw)
-        digest.update(_weight_samples(path, 8 + length, size))
+        digest.update(weight_samples(path, 8 + length, size))
         tensors += _parse_header(path, raw, size - 8 - length)
     _check_index(folder, tensors)
     return Checkpoint(config=config, tensors=tuple(tensors), fingerprint=digest.hexdigest())
 
 
-def _weight_samples(path: Path, start: int, size: int) -> bytes:
+def is_gguf(path: Path) -> bool:
+    """Whether `path` is a GGUF file, or a folder with one and without a config.json."""
+    if path.is_dir():
+        return not (path / CONFIG).exists() and any(path.glob("*.gguf"))
+    if path.suffix == ".gguf":
+        return True
+    try:
+        with open(path, "rb") as handle:
+            return handle.read(len(GGUF_MAGIC)) == GGUF_MAGIC
+    except OSError:
+        return False
+
+
+def weight_samples(path: Path, start: int, size: int) -> bytes:
     """A few bytes at even distances: two tunes of one model differ in their weights alone, and must be told apart."""
     step = max((size - start) // SAMPLES, SAMPLE_BYTES)
     with open(path, "rb") as handle:
@@ -74,6 +88,17 @@ def _weight_samples(path: Path, start: int, size: int) -> bytes:
 def read_headers(folder: Path) -> tuple[TensorFacts, ...]:
     """All tensors of the folder's safetensors files. Raises `InputError`."""
     return read_checkpoint(folder).tensors
+
+
+def read_file(path: Path) -> tuple[TensorFacts, ...]:
+    """All tensors of one safetensors file, in file order. Raises `InputError`."""
+    length, raw, size = _read_header(path)
+    return tuple(_parse_header(path, raw, size - 8 - length))
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """A JSON object without duplicate keys. Raises `InputError`."""
+    return _read_object(path)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

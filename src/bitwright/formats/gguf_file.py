@@ -26,34 +26,43 @@ from numpy.typing import NDArray
 from bitwright.core.errors import InputError, UnsupportedError
 from bitwright.core.plan import Plan, TensorPlan
 from bitwright.core.schemes import GGML_BLOCKS, FloatScheme, GgmlScheme, WeightScheme
+from bitwright.facts.checkpoint import is_gguf
 from bitwright.formats.gguf_blocks import pack
-from bitwright.formats.gguf_metadata import add_hyperparameters, file_type, rope_factors, rope_parameters
+from bitwright.formats.gguf_carry import carry_metadata
+from bitwright.formats.gguf_metadata import ROPE_TENSOR, add_hyperparameters, file_type, rope_factors, rope_parameters
 from bitwright.formats.gguf_names import architecture, permutation, rotary_heads, to_gguf
+from bitwright.formats.gguf_reader import GgufSource
 from bitwright.formats.gguf_summary import SUMMARY_KEY, padded
 from bitwright.formats.gguf_tokenizer import add_tokenizer, read_json
 from bitwright.formats.layout import FileLayout, Region, float_bytes
+from bitwright.formats.sniff import gguf_file
 from bitwright.tensors.qtensor import QTensor
 
 ALIGNMENT = 32
-ROPE_TENSOR = "rope_freqs.weight"
 LARGEST = {"F16": 65520.0, "BF16": float.fromhex("0x1.ffp+127")}  # what rounds to infinity, from here on
 HUB_SNAPSHOT = re.compile(r"models--(?:.+?)--(?P<name>.+)")
 
 
 class GgufWriter:
-    """Lays out one GGUF file for `plan`. `folder` is the Hugging Face folder that the plan was made from."""
+    """Lays out one GGUF file for `plan`. `folder` is what the plan was made from: a Hugging Face folder, or a float
+    GGUF file, whose keys and tokenizer are carried over unchanged."""
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         """Raises `InputError` and `UnsupportedError` when config or tokenizer cannot be written as GGUF."""
         self.plan = plan
         self.folder = folder
-        self._config = read_json(folder / "config.json")
+        self._origin = GgufSource(gguf_file(folder)) if is_gguf(folder) else None
+        self._config = read_json(folder / "config.json") if self._origin is None else self._origin.config
         self._types = {entry.name: ggml_type(entry.scheme) for entry in plan.tensors}
         names = to_gguf(plan.model.family, plan.model.layers, [entry.name for entry in plan.tensors])
         for entry in plan.tensors:
             assert entry.stored_name == names[entry.name], f"{entry.name}: planned as {entry.stored_name}"
             assert len(entry.shape) > 1 or self._types[entry.name] == "F32", f"{entry.name}: vectors stay F32"
-        self._rope_factors = rope_factors(rope_parameters(self._config), plan.model.head_dim)
+        self._rope_factors = (
+            rope_factors(rope_parameters(self._config), plan.model.head_dim)
+            if self._origin is None
+            else self._origin.rotary_factors()
+        )
 
     def layouts(self) -> tuple[FileLayout, ...]:
         """The one file, `model-<type>.gguf`."""
@@ -110,6 +119,12 @@ class GgufWriter:
 
     def _add_metadata(self, writer: gguf.GGUFWriter) -> None:
         model = self.plan.model
+        if self._origin is not None:
+            carry_metadata(writer, self._origin.reader)
+            writer.add_file_type(file_type(self.plan.type))
+            writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+            writer.add_string(SUMMARY_KEY, padded("{}").decode())
+            return
         writer.add_type(gguf.GGUFType.MODEL)
         writer.add_name(model_name(self.folder))
         writer.add_size_label(gguf.size_label(model.parameters, model.parameters, 0, 0))

@@ -24,6 +24,7 @@ from bitwright.core.errors import InputError, UnsupportedError, did_you_mean
 from bitwright.core.plan import ModelFacts
 from bitwright.formats.gguf_names import CLASSES, architecture
 
+ROPE_TENSOR = "rope_freqs.weight"
 ROPE_KEYS = {  # what each kind of scaling needs beside `rope_theta`
     "default": (),
     "linear": ("factor",),
@@ -45,6 +46,7 @@ YARN_KEYS = {  # config name: GGUF key suffix
 def file_type(preset: str) -> int:
     """`general.file_type` of a preset name such as Q4_K_M. Raises `UnsupportedError`."""
     known = {kind.name.partition("_")[2]: int(kind) for kind in gguf.LlamaFileType}
+    known["MXFP4"] = known["MXFP4_MOE"]  # llama.cpp has one number for MXFP4, whichever tensors have it
     if preset not in known:
         raise UnsupportedError(f"`{preset}` is not a GGUF file type", hint=did_you_mean(preset, sorted(known)))
     return known[preset]

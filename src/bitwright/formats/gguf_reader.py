@@ -10,6 +10,7 @@ Source: gguf-py (GGUFReader, dequantize).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ from numpy.typing import NDArray
 from bitwright.core.documents import Record
 from bitwright.core.errors import InputError, UnsupportedError
 from bitwright.core.plan import ModelFacts, TensorFacts
-from bitwright.formats.gguf_file import ROPE_TENSOR
-from bitwright.formats.gguf_metadata import config_from_metadata
+from bitwright.facts.checkpoint import weight_samples
+from bitwright.formats.gguf_metadata import ROPE_TENSOR, config_from_metadata
 from bitwright.formats.gguf_names import inverse_permutation, rotary_heads, to_hugging_face
 from bitwright.formats.gguf_summary import SUMMARY_KEY, header_sha256, open_gguf, read_summary
 
@@ -99,6 +100,21 @@ class GgufSource:
             )
         return values.reshape([int(size) for size in reversed(tensor.shape)])
 
+    def rotary_factors(self) -> NDArray[np.float32] | None:
+        """What each rotary frequency is divided by, as stored, or `None`."""
+        return self._decode(ROPE_TENSOR) if ROPE_TENSOR in self._tensors else None
+
+    @property
+    def reader(self) -> gguf.GGUFReader:
+        """Header and tensor table, for writers that carry metadata over."""
+        return self._reader
+
+    def _fingerprint(self) -> str:
+        """Over the header and samples of the weights: two tunes of one model may share a header."""
+        size = self.path.stat().st_size
+        samples = weight_samples(self.path, int(self._reader.data_offset), size)
+        return hashlib.sha256(header_sha256(self.path, self._reader).encode() + samples).hexdigest()
+
     def _describe_model(self) -> ModelFacts:
         config = self._config
         tensors = tuple(
@@ -129,7 +145,7 @@ class GgufSource:
             bytes=sum(count.bytes for count in counts),
             dtype=max(counts, key=lambda count: count.parameters).type,
             tensors=tensors,
-            fingerprint=header_sha256(self.path, self._reader),
+            fingerprint=self._fingerprint(),
         )
 
 

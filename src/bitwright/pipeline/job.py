@@ -158,8 +158,8 @@ class Job:
 
 
 def identity(plan: Plan) -> str:
-    """What makes two runs the same run: the plan, but for where the checkpoint lies, and our version."""
-    model = msgspec.structs.replace(plan.model, path="")
+    """What makes two runs the same run: the plan, but for where model and adapter lie, and our version."""
+    model = msgspec.structs.replace(plan.model, path="", adapter="")
     return hashlib.sha256(version().encode() + to_json(msgspec.structs.replace(plan, model=model))).hexdigest()
 
 

@@ -23,39 +23,47 @@ from bitwright.calibration.selftext import self_windows
 from bitwright.core.atomic import sha256_file, write_bytes
 from bitwright.core.documents import read_document, write_document
 from bitwright.core.errors import MismatchError, UsageError, from_os_error
-from bitwright.core.plan import Plan
-from bitwright.core.protocols import SILENT, Progress
+from bitwright.core.plan import CalibrationPlan, Plan
+from bitwright.core.protocols import SILENT, Progress, WeightSource
 from bitwright.core.provenance import provenance
 from bitwright.core.records import ArtifactFile, QuantRecord, TensorRecord
 from bitwright.facts.families import BLOCK, EMBEDDING, FINAL_NORM, HEAD
-from bitwright.formats.checkpoint import CheckpointSource
 from bitwright.formats.compressed_tensors import CompressedTensorsWriter
 from bitwright.formats.gguf_file import GgufWriter
 from bitwright.formats.layout import ArtifactWriter, FileLayout
+from bitwright.formats.original import open_original, other_weights
 from bitwright.modeling.walk import Walker
-from bitwright.pipeline.blocks import Workshop, head_statistics, is_float, quantize_block, write_tensor
+from bitwright.pipeline.blocks import Workshop, is_float, quantize_block, quantize_head, write_tensor
 from bitwright.pipeline.job import WORK, Job, UnitRecord, identity
 from bitwright.pipeline.output import GrowingArtifact, partial_path, publish_all
 
 RECORD = "quant.json"
 
 
-def quantize(plan: Plan, folder: Path, out: Path, *, progress: Progress = SILENT) -> QuantRecord:
-    """Write the artifact of `plan` into `out` from the checkpoint in `folder`; resume what an earlier call began.
+def quantize(
+    plan: Plan, folder: Path, out: Path, *, adapter: Path | None = None, progress: Progress = SILENT
+) -> QuantRecord:
+    """Write the artifact of `plan` into `out` from the model in `folder`; resume what an earlier call began.
+
+    `folder` is a checkpoint or a float GGUF file; `adapter` says where the plan's LoRA adapter lies now.
 
     Returns the record that is also in `out/quant.json`. A finished run of the same plan is returned as it stands.
     Raises `MismatchError` when `out` holds another artifact or another unfinished run, `UsageError` when `out` is the
     checkpoint's own folder.
     """
-    if out.resolve() == folder.resolve():
+    if out.resolve() == (folder.parent if folder.is_file() else folder).resolve():
         raise UsageError(f"`{out}` is the model's own folder, which would be overwritten", hint="choose another --out")
     if (out / RECORD).exists():
         return _finished(plan, out)
-    if CheckpointSource(folder).facts.fingerprint != plan.model.fingerprint:
-        raise MismatchError(f"`{folder}` is not the checkpoint that the plan was made for", hint="make the plan again")
+    if adapter is None and plan.model.adapter:
+        adapter = Path(plan.model.adapter)
+    source = open_original(folder, adapter)
+    if source.facts.fingerprint != plan.model.fingerprint:
+        what = f"`{folder}`" if adapter is None else f"`{folder}` with the adapter `{adapter}`"
+        raise MismatchError(f"{what} is not the model that the plan was made for", hint="make the plan again")
     job = Job(out, plan)
     try:
-        record = _run(plan, folder, out, job, progress)
+        record = _run(plan, folder, source, out, job, progress)
         write_document(record, out / RECORD)
         job.remove()
         return record
@@ -76,13 +84,13 @@ def _finished(plan: Plan, out: Path) -> QuantRecord:
     return record
 
 
-def _run(plan: Plan, folder: Path, out: Path, job: Job, progress: Progress) -> QuantRecord:
+def _run(plan: Plan, folder: Path, source: WeightSource, out: Path, job: Job, progress: Progress) -> QuantRecord:
     writer = _writer(plan, folder)
     layouts = writer.layouts()
     plans = {entry.name: entry for entry in plan.tensors}
     units = unit_names(plan)
     if job.state is None:
-        windows = None if all(map(is_float, plan.tensors)) else calibration_windows(plan, folder, progress)
+        windows = calibration_windows(plan.calibration, folder, source, progress) if needs_text(plan) else None
         job.begin(windows, layout_sha256(layouts))
     else:
         partials = [partial_path(layout, job.folder) for layout in layouts]
@@ -94,7 +102,12 @@ def _run(plan: Plan, folder: Path, out: Path, job: Job, progress: Progress) -> Q
         with GrowingArtifact(layouts, job.folder) as artifact:
             artifact.write(writer.constants())
             shop = Workshop(
-                source=CheckpointSource(folder), writer=writer, plans=plans, method=plan.method, emit=artifact.write
+                source=source,
+                writer=writer,
+                plans=plans,
+                method=plan.method,
+                rescale=plan.scales_columns,
+                emit=artifact.write,
             )
             _run_units(units, shop, job, artifact, windows, progress)
     publish_all(layouts, job.folder, out)
@@ -111,11 +124,16 @@ def layout_sha256(layouts: tuple[FileLayout, ...]) -> str:
     return digest.hexdigest()
 
 
-def calibration_windows(plan: Plan, folder: Path, progress: Progress) -> TokenWindows:
-    """The text that the plan names."""
-    spec = plan.calibration
+def needs_text(plan: Plan) -> bool:
+    """Whether statistics have to be taken: not for an artifact in floating point, nor with an importance matrix."""
+    return not plan.calibration.imatrix and not all(map(is_float, plan.tensors))
+
+
+def calibration_windows(spec: CalibrationPlan, folder: Path, source: WeightSource, progress: Progress) -> TokenWindows:
+    """The text that a plan names."""
     if spec.source == ("self",):
-        return self_windows(folder, spec.samples, spec.length, spec.seed, progress=progress)
+        weights = other_weights(folder, source)
+        return self_windows(folder, spec.samples, spec.length, spec.seed, source=weights, progress=progress)
     return windows_from_files(spec.source, folder, spec.samples, spec.length, spec.seed)
 
 
@@ -172,10 +190,9 @@ def _embedding(
 
 def _head(shop: Workshop, walker: Walker, hidden: torch.Tensor | None) -> tuple[TensorRecord, ...]:
     name = EMBEDDING if walker.tied else HEAD
-    statistics = None
-    if hidden is not None and not is_float(shop.plans[name]):
-        statistics = head_statistics(walker, hidden, shop.method)
-    return write_tensor(shop, FINAL_NORM)[0], write_tensor(shop, name, statistics)[0]
+    if hidden is None or is_float(shop.plans[name]):
+        return write_tensor(shop, FINAL_NORM)[0], write_tensor(shop, name)[0]
+    return quantize_head(shop, walker, name, hidden)
 
 
 def _writer(plan: Plan, folder: Path) -> ArtifactWriter:

@@ -20,8 +20,11 @@ SAFETENSORS_ENTRY = 80  # {"dtype":…,"shape":[…],"data_offsets":[…]} and p
 
 def gguf_file_bytes(facts: ModelFacts, tensors: tuple[TensorPlan, ...]) -> int:
     """One GGUF file with its vocabulary."""
+    path = Path(facts.path)
+    if path.suffix == ".gguf" and path.is_file():  # its keys and tensor table are handed on
+        return _aligned(path.stat().st_size - facts.bytes) + sum(_aligned(tensor.bytes) for tensor in tensors)
     table = sum(8 + len(tensor.stored_name) + 4 + 8 * len(tensor.shape) + 4 + 8 for tensor in tensors)
-    header = 24 + GGUF_KEYS + table + gguf_vocabulary_bytes(Path(facts.path), facts.vocab)
+    header = 24 + GGUF_KEYS + table + gguf_vocabulary_bytes(path, facts.vocab)
     return _aligned(header) + sum(_aligned(tensor.bytes) for tensor in tensors)
 
 

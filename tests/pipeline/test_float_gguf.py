@@ -95,7 +95,7 @@ def test_another_file_with_the_same_header_is_told_apart(folder: Path, float_fil
     other.write_bytes(data)
     assert open_original(other).facts.fingerprint != open_original(float_file).facts.fingerprint
     plan: Plan = api.plan(float_file, type="F16", target="cpu")
-    with pytest.raises(MismatchError, match="is not the model"):
+    with pytest.raises(MismatchError, match="is not the checkpoint"):
         api.quantize(plan, tmp_path / "out", model=other)
 
 

@@ -172,15 +172,21 @@ def test_damage_is_named(checkpoint: Path, tmp_path: Path, change: Change, messa
 
 
 @pytest.mark.parametrize(
-    "changes", [{"format": "int-quantized"}, {"weights": {"num_bits": 3, "type": "int", "strategy": "channel"}}]
+    ("changes", "message"),
+    [
+        ({"format": "marlin-24"}, "stored as marlin-24, expected one of pack-quantized"),
+        ({"format": "float-quantized"}, "4-bit int weights per group, which is not read here"),
+        ({"weights": {"num_bits": 4, "type": "int", "strategy": "tensor"}}, "per tensor, which is not read"),
+        ({"format": "nvfp4-pack-quantized"}, "nvfp4-pack-quantized with 4-bit int"),
+    ],
 )
-def test_other_formats_are_unsupported(checkpoint: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_other_formats_are_unsupported(checkpoint: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     folder = tmp_path / "out"
     build_artifact(checkpoint, folder, SCHEMES[0])
     config = json.loads((folder / "config.json").read_text())
     config["quantization_config"]["config_groups"]["group_0"] |= changes
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UnsupportedError, match="expected pack-quantized with 4 or 8 bit integers"):
+    with pytest.raises(UnsupportedError, match=message):
         CompressedTensorsSource(folder)
 
 

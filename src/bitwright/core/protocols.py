@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from bitwright.core.plan import ModelFacts
+    from bitwright.core.schemes import InputRounding
 
 
 class Progress(Protocol):
@@ -63,4 +64,13 @@ class WeightSource(Protocol):
 
         Raises `InputError` when the tensor is absent, truncated or not finite.
         """
+        ...
+
+
+@runtime_checkable
+class RoundsInputs(Protocol):
+    """A `WeightSource` of an artifact whose engine rounds the inputs of linears too."""
+
+    def input_rounding(self, module: str) -> InputRounding | None:
+        """How the inputs of the linear `module` are rounded; `None`: not at all, or no such linear."""
         ...

@@ -43,6 +43,8 @@ GGML_FLOATS = ("F32", "F16", "BF16")
 INT_BITS = (2, 3, 4, 5, 6, 7, 8)
 NV_GROUP, MX_GROUP, FP8_BLOCK = 16, 32, 128  # inputs per scale; FP8_BLOCK counts outputs too
 
+BNB_STATE_BYTES = 256  # room for the JSON that bitsandbytes keeps beside a matrix (formats/bnb_writer.py)
+
 MinifloatElement = Literal["e4m3", "e5m2", "e2m1"]
 MinifloatScaling = Literal["tensor", "channel", "block", "nv", "mx"]
 GROUP_SIZES = (32, 64, 128)
@@ -95,6 +97,13 @@ class ActivationScheme(Record, frozen=True, kw_only=True):
         return f"{bits} {'dynamic' if self.dynamic else 'static'}"
 
 
+class InputRounding(Record, frozen=True, kw_only=True):
+    """What an artifact says of the inputs of one linear. `scale` is the stored one of static activations."""
+
+    scheme: ActivationScheme
+    scale: float | None = None
+
+
 def _activation_label(activations: ActivationScheme | None) -> str:
     return "A16" if activations is None else activations.label
 
@@ -137,6 +146,11 @@ class IntScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="int"):
             return self.bits == 8 and self.group_size is None and self.symmetric and inputs.scaling == per
         token = inputs.element == "e4m3" and inputs.scaling == "token"
         return token and self.bits == 4 and self.group_size in (None, 128) and self.symmetric
+
+    @property
+    def input_group(self) -> int | None:
+        """Inputs of a row that share a scale, of which a row must hold a whole number; `None`: the row's all."""
+        return self.group_size
 
     @property
     def packed(self) -> bool:
@@ -198,6 +212,11 @@ class MinifloatScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="
             )
 
     @property
+    def input_group(self) -> int | None:
+        """Inputs of a row that share a scale, of which a row must hold a whole number; blocks may be cut at the edge."""
+        return {"nv": NV_GROUP, "mx": MX_GROUP}.get(self.scaling)
+
+    @property
     def label(self) -> str:
         name = {"nv": "NVFP4", "mx": "MXFP4" if self.element == "e2m1" else "MXFP8"}.get(self.scaling)
         name = name or f"{'FP8' if self.element == 'e4m3' else 'FP8-E5M2'} {self.scaling}"
@@ -236,10 +255,10 @@ class CodebookScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="c
         return f"{self.codebook.upper()}{' double-quantized' if self.double_quant else ''}"
 
     def bytes_for(self, rows: int, columns: int) -> int:
-        """Bytes of codes and absolute maxima, without the constant tables that bitsandbytes stores beside them."""
+        """Bytes of codes, absolute maxima, the tables of levels and the note of shape and type beside them."""
         blocks = -(-rows * columns // self.block)
-        scales = blocks + -(-blocks // 256) * 4 if self.double_quant else blocks * 4
-        return -(-rows * columns // 2) + scales
+        scales = blocks + -(-blocks // 256) * 4 + 256 * 4 if self.double_quant else blocks * 4
+        return -(-rows * columns // 2) + scales + 16 * 4 + BNB_STATE_BYTES
 
 
 class Int8RowScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="int8-row"):

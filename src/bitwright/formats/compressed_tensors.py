@@ -1,16 +1,10 @@
-"""Writer of `pack-quantized` compressed-tensors folders: what vLLM, SGLang and transformers load as W4A16 and W8A16.
+"""Writer of compressed-tensors folders: what vLLM, SGLang and transformers load as W4A16, W8A8, FP8, NVFP4 and others.
 
-Per quantized matrix `<module>.weight` of shape [out, in], b bits, G groups per row:
-    <module>.weight_packed      I32  [out, ceil(in*b/32)]   codes + 2^(b-1), first value in the lowest bits
-    <module>.weight_scale       scale_dtype [out, G]        w = scale * (code - zero_point)
-    <module>.weight_shape       I64  [2]                    (out, in)
-    <module>.weight_zero_point  I32  [ceil(out*b/32), G]    asymmetric only; packed along the outputs
-Everything else keeps its name and is stored as its scheme says. Weights are split into shards in plan order, so that
-the tensors of one decoder block lie in one or two files.
+Names, types and shapes of what is stored, and how it is split into shards, stand in facts/stored_tensors.py; tensors
+that stay in floating point keep their names. Tensors of one decoder block lie in one or two files.
 
-Not here: the bit packing (packing.py), `quantization_config` (quantization_config.py), the container
+Not here: bytes of one matrix (ct_encode.py), `quantization_config` (quantization_config.py), the container
 (safetensors_file.py), the model card (model_card.py), the files that are copied (companions.py).
-Source: compressed-tensors 0.20, compressors/pack_quantized/base.py.
 """
 
 from __future__ import annotations
@@ -24,18 +18,16 @@ from numpy.typing import NDArray
 
 from bitwright.core.errors import InputError, UnsupportedError
 from bitwright.core.plan import Plan, TensorPlan
-from bitwright.core.schemes import FloatScheme, IntScheme
-from bitwright.core.units import GIB
-from bitwright.facts.checkpoint import CONFIG, INDEX, SINGLE, read_config
-from bitwright.formats.companions import read_companions
+from bitwright.core.schemes import FloatScheme, IntScheme, MinifloatScheme
+from bitwright.facts.checkpoint import CONFIG, INDEX
+from bitwright.facts.stored_tensors import MAX_SHARD_BYTES, METADATA, shards
+from bitwright.formats.companions import read_companions, read_model_config
+from bitwright.formats.ct_encode import encode_quantized
 from bitwright.formats.layout import FileLayout, float_bytes
 from bitwright.formats.model_card import CARD_NAME, model_card
-from bitwright.formats.packing import pack_rows, words_for
 from bitwright.formats.quantization_config import quantization_config
-from bitwright.formats.safetensors_file import StoredTensor, plan_file
+from bitwright.formats.safetensors_file import plan_file
 from bitwright.tensors.qtensor import QTensor
-
-STORED_DTYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16"}
 
 
 class CompressedTensorsWriter:
@@ -44,7 +36,7 @@ class CompressedTensorsWriter:
     Raises `UnsupportedError` for a plan whose schemes this format has no place for.
     """
 
-    def __init__(self, plan: Plan, folder: Path, *, max_shard_bytes: int = 5 * GIB) -> None:
+    def __init__(self, plan: Plan, folder: Path, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
         self._plan = plan
         self._folder = folder
         self._max_shard_bytes = max_shard_bytes
@@ -53,20 +45,14 @@ class CompressedTensorsWriter:
 
     def layouts(self) -> tuple[FileLayout, ...]:
         """One file, or numbered shards of at most `max_shard_bytes` of data (a single larger tensor stays whole)."""
-        shards = self._shards()
-        metadata = {"format": "pt"}
-        if len(shards) == 1:
-            return (plan_file(SINGLE, shards[0], metadata),)
-        return tuple(
-            plan_file(f"model-{number:05d}-of-{len(shards):05d}.safetensors", shard, metadata)
-            for number, shard in enumerate(shards, start=1)
-        )
+        files = shards(self._plan.tensors, self._max_shard_bytes)
+        return tuple(plan_file(name, parts, METADATA) for name, parts in files)
 
     def encode(self, entry: TensorPlan, value: QTensor | NDArray[Any]) -> dict[str, bytes]:
         """Stored name → bytes. Raises `InputError` when a float does not fit the type it is to be stored in."""
         if isinstance(value, QTensor):
             assert value.scheme == entry.scheme, (entry.name, value.scheme, entry.scheme)
-            return _encode_int(module_of(entry.name), value)
+            return encode_quantized(module_of(entry.name), value)
         assert isinstance(entry.scheme, FloatScheme), entry.name
         assert tuple(value.shape) == entry.shape, (entry.name, value.shape, entry.shape)
         values = np.asarray(value, dtype=np.float32)
@@ -83,7 +69,7 @@ class CompressedTensorsWriter:
 
     def sidecars(self) -> dict[str, bytes]:
         """`config.json`, tokenizer and licence files of the source, the model card, and the index of shards."""
-        config = read_config(self._folder)
+        config = read_model_config(self._folder)
         config["quantization_config"] = quantization_config(self._plan)
         files = read_companions(self._folder)
         files[CONFIG] = _json(config)
@@ -95,91 +81,35 @@ class CompressedTensorsWriter:
             files[INDEX] = _json({"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))})
         return files
 
-    def _shards(self) -> list[list[StoredTensor]]:
-        shards: list[list[StoredTensor]] = [[]]
-        held = 0
-        for entry in self._plan.tensors:
-            stored = stored_tensors(entry)
-            size = sum(tensor.bytes for tensor in stored)
-            if shards[-1] and held + size > self._max_shard_bytes:
-                shards.append([])
-                held = 0
-            shards[-1].extend(stored)
-            held += size
-        return shards
-
 
 def module_of(name: str) -> str:
     """`model.layers.0.mlp.up_proj.weight` → `model.layers.0.mlp.up_proj`."""
     return name.removesuffix(".weight")
 
 
-def stored_tensors(entry: TensorPlan) -> list[StoredTensor]:
-    """Names, types and shapes that one planned tensor takes in the file."""
-    scheme = entry.scheme
-    if isinstance(scheme, FloatScheme):
-        return [StoredTensor(name=entry.name, dtype=STORED_DTYPES[scheme.dtype], shape=entry.shape)]
-    assert isinstance(scheme, IntScheme), scheme
-    rows, columns = entry.shape
-    groups, module = scheme.groups(columns), module_of(entry.name)
-    scale_dtype = STORED_DTYPES[scheme.scale_dtype]
-    stored = [
-        StoredTensor(name=f"{module}.weight_packed", dtype="I32", shape=(rows, words_for(columns, scheme.bits))),
-        StoredTensor(name=f"{module}.weight_scale", dtype=scale_dtype, shape=(rows, groups)),
-        StoredTensor(name=f"{module}.weight_shape", dtype="I64", shape=(2,)),
-    ]
-    if not scheme.symmetric:
-        shape = (words_for(rows, scheme.bits), groups)
-        stored.append(StoredTensor(name=f"{module}.weight_zero_point", dtype="I32", shape=shape))
-    return stored
-
-
 def _check(entry: TensorPlan) -> None:
     scheme = entry.scheme
     if isinstance(scheme, FloatScheme):
         return
-    if not isinstance(scheme, IntScheme):
+    if not isinstance(scheme, IntScheme | MinifloatScheme):
         raise UnsupportedError(
             f"`{entry.name}`: compressed-tensors cannot hold {scheme.label}", hint="use --format gguf for ggml types"
+        )
+    if isinstance(scheme, MinifloatScheme) and scheme.element == "e5m2":
+        raise UnsupportedError(
+            f"`{entry.name}`: compressed-tensors has no name for E5M2 weights, its 8-bit floats are E4M3",
+            hint="use FP8, FP8_DYNAMIC or FP8_BLOCK",
         )
     if len(entry.shape) != 2 or not entry.name.endswith(".weight"):
         raise UnsupportedError(
             f"`{entry.name}` of shape {list(entry.shape)} is not the weight of a linear layer",
             hint="only matrices called `<module>.weight` can be packed",
         )
-    if scheme.group_size is not None and entry.shape[1] % scheme.group_size:
+    if scheme.input_group is not None and entry.shape[1] % scheme.input_group:
         raise UnsupportedError(
-            f"`{entry.name}` has {entry.shape[1]} inputs, which groups of {scheme.group_size} do not divide",
+            f"`{entry.name}` has {entry.shape[1]} inputs, which groups of {scheme.input_group} do not divide",
             hint="choose a smaller --group-size, or `channel`",
         )
-
-
-def _encode_int(module: str, value: QTensor) -> dict[str, bytes]:
-    scheme = value.scheme
-    assert isinstance(scheme, IntScheme), scheme
-    scale = value.fields["scale"].astype(np.float32)
-    stored = {
-        f"{module}.weight_packed": pack_rows(value.codes, scheme.bits).tobytes(),
-        f"{module}.weight_scale": float_bytes(scale, scheme.scale_dtype),
-        f"{module}.weight_shape": np.array(value.shape, dtype="<i8").tobytes(),
-    }
-    assert is_exact(scale, scheme.scale_dtype), f"{module}: a scale is not representable in {scheme.scale_dtype}"
-    if not scheme.symmetric:
-        words = pack_rows(value.fields["zero_point"].T, scheme.bits).T
-        stored[f"{module}.weight_zero_point"] = np.ascontiguousarray(words).tobytes()
-    return stored
-
-
-def is_exact(values: NDArray[np.float32], dtype: str) -> bool:
-    """Whether every value survives the cast to `dtype`."""
-    match dtype:
-        case "f32":
-            return True
-        case "f16":
-            with np.errstate(over="ignore"):
-                return bool((values.astype(np.float16).astype(np.float32) == values).all())
-        case _:
-            return not (values.view(np.uint32) & 0xFFFF).any()
 
 
 def _json(value: dict[str, Any]) -> bytes:

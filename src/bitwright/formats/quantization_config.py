@@ -1,13 +1,16 @@
 """The `quantization_config` that loaders of compressed-tensors expect in `config.json`.
 
 Rules that this obeys, each of which makes some loader refuse or misread the file when broken:
-  - `format` stands in every group too: inferred formats go wrong once activations are quantized
-  - `actorder` only with strategy `group`: compressed-tensors 0.17.0, which vLLM 0.32 pins, refuses it for channels
-  - `group_size` is null for strategy `channel`
+  - `format` stands in every group too: inferred formats go wrong once activations are quantized; where groups differ
+    the whole is called `mixed-precision`
+  - `actorder` only with strategy `group` and integers: compressed-tensors 0.17.0, which vLLM 0.32 pins, refuses it for
+    channels
+  - `group_size` is null for strategies that have none
   - `ignore` names `lm_head` unless it is quantized (a tied one is a Linear without weights of its own), and every other
     matrix that a target would match but that stays float
+  - arguments of FP8, NVFP4 and MX are those of the library's presets, which is what engines compare with
 
-Sources: compressed-tensors 0.20, quantization/quant_config.py and quant_args.py; vLLM 0.32,
+Sources: compressed-tensors 0.20, quantization/{quant_config,quant_args,quant_scheme}.py; vLLM 0.32,
 layers/quantization/compressed_tensors/; compressed-tensors issue 840.
 """
 
@@ -17,28 +20,38 @@ import collections
 from typing import Any
 
 from bitwright.core.plan import Plan, TensorPlan
-from bitwright.core.schemes import FloatScheme, IntScheme
+from bitwright.core.schemes import (
+    FP8_BLOCK,
+    MX_GROUP,
+    NV_GROUP,
+    ActivationScheme,
+    FloatScheme,
+    IntScheme,
+    MinifloatScheme,
+)
 
-FORMAT = "pack-quantized"
+MIXED = "mixed-precision"
 VERSION = "0.17.0"  # oldest release whose layout this is; loaders that look at it only compare upwards
 HEAD = "lm_head"
+E4M3, BYTE = "torch.float8_e4m3fn", "torch.uint8"
 
 
 def quantization_config(plan: Plan) -> dict[str, Any]:
     """Build the record. Where a plan mixes schemes, the commonest one targets `Linear`, the others their modules."""
-    members: dict[IntScheme, list[str]] = collections.defaultdict(list)
+    members: dict[IntScheme | MinifloatScheme, list[str]] = collections.defaultdict(list)
     for entry in plan.tensors:
-        if isinstance(entry.scheme, IntScheme):
+        if isinstance(entry.scheme, IntScheme | MinifloatScheme):
             members[entry.scheme].append(entry.name.removesuffix(".weight"))
     ordered = sorted(members.items(), key=lambda item: (-len(item[1]), item[0].label))
     groups = {
         f"group_{number}": _group(scheme, ["Linear"] if number == 0 else modules, act_order=plan.method == "gptq")
         for number, (scheme, modules) in enumerate(ordered)
     }
+    formats = {group["format"] for group in groups.values()}
     return {
         "quant_method": "compressed-tensors",
         "version": VERSION,
-        "format": FORMAT,
+        "format": formats.pop() if len(formats) == 1 else MIXED,
         "quantization_status": "compressed",
         "config_groups": groups,
         "ignore": _ignored(plan.tensors),
@@ -47,27 +60,81 @@ def quantization_config(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _group(scheme: IntScheme, targets: list[str], *, act_order: bool) -> dict[str, Any]:
-    weights: dict[str, Any] = {
-        "num_bits": scheme.bits,
-        "type": "int",
-        "symmetric": scheme.symmetric,
-        "group_size": scheme.group_size,
-        "strategy": "channel" if scheme.group_size is None else "group",
+def format_of(scheme: IntScheme | MinifloatScheme) -> str:
+    """The library's name of the layout of one matrix."""
+    if isinstance(scheme, IntScheme):
+        return "pack-quantized" if scheme.packed else "int-quantized"
+    match scheme.scaling:
+        case "nv":
+            return "nvfp4-pack-quantized"
+        case "mx":
+            return "mxfp4-pack-quantized" if scheme.element == "e2m1" else "mxfp8-quantized"
+        case _:
+            return "naive-quantized" if scheme.activations is None else "float-quantized"
+
+
+def _group(scheme: IntScheme | MinifloatScheme, targets: list[str], *, act_order: bool) -> dict[str, Any]:
+    weights = _integers(scheme, act_order=act_order) if isinstance(scheme, IntScheme) else _floats(scheme)
+    return {
+        "targets": targets,
+        "weights": weights,
+        "input_activations": None if scheme.activations is None else _activations(scheme.activations),
+        "output_activations": None,
+        "format": format_of(scheme),
+    }
+
+
+def _arguments(bits: int, kind: str, strategy: str, **others: Any) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "num_bits": bits,
+        "type": kind,
+        "symmetric": True,
+        "group_size": None,
+        "strategy": strategy,
         "dynamic": False,
         "block_structure": None,
         "observer": "minmax",
         "observer_kwargs": {},
     }
-    if act_order and scheme.group_size is not None:
+    return arguments | others
+
+
+def _integers(scheme: IntScheme, *, act_order: bool) -> dict[str, Any]:
+    strategy = "channel" if scheme.group_size is None else "group"
+    weights = _arguments(scheme.bits, "int", strategy, symmetric=scheme.symmetric, group_size=scheme.group_size)
+    if act_order and strategy == "group":
         weights["actorder"] = "static"
-    return {
-        "targets": targets,
-        "weights": weights,
-        "input_activations": None,
-        "output_activations": None,
-        "format": FORMAT,
-    }
+    return weights
+
+
+def _floats(scheme: MinifloatScheme) -> dict[str, Any]:
+    bits = 4 if scheme.element == "e2m1" else 8
+    match scheme.scaling:
+        case "nv":
+            dtypes = {"scale_dtype": E4M3, "zp_dtype": E4M3}
+            return _arguments(bits, "float", "tensor_group", group_size=NV_GROUP, **dtypes)
+        case "mx":
+            return _arguments(bits, "float", "group", group_size=MX_GROUP, scale_dtype=BYTE, zp_dtype=BYTE)
+        case "block":
+            return _arguments(bits, "float", "block", block_structure=[FP8_BLOCK, FP8_BLOCK])
+        case _:
+            return _arguments(bits, "float", scheme.scaling)
+
+
+def _activations(inputs: ActivationScheme) -> dict[str, Any]:
+    bits, kind = (4 if inputs.element == "e2m1" else 8), ("int" if inputs.element == "int8" else "float")
+    observer = {"observer": None if inputs.dynamic else "minmax"}
+    match inputs.scaling:
+        case "nv":
+            dtypes = {"scale_dtype": E4M3, "zp_dtype": E4M3, "observer": "static_minmax"}
+            return _arguments(bits, kind, "tensor_group", group_size=NV_GROUP, dynamic="local", **dtypes)
+        case "mx":
+            dtypes = {"scale_dtype": BYTE, "zp_dtype": BYTE}
+            return _arguments(bits, kind, "group", group_size=MX_GROUP, dynamic=True, **dtypes, **observer)
+        case "group":
+            return _arguments(bits, kind, "group", group_size=FP8_BLOCK, dynamic=True, **observer)
+        case _:
+            return _arguments(bits, kind, inputs.scaling, dynamic=inputs.dynamic, **observer)
 
 
 def _ignored(tensors: tuple[TensorPlan, ...]) -> list[str]:
@@ -78,5 +145,7 @@ def _ignored(tensors: tuple[TensorPlan, ...]) -> list[str]:
         if isinstance(entry.scheme, FloatScheme) and len(entry.shape) == 2 and entry.name.endswith(".weight")
     }
     floats = {module for module in modules if "embed" not in module.rpartition(".")[2]}
-    head_is_packed = any(entry.name == f"{HEAD}.weight" and isinstance(entry.scheme, IntScheme) for entry in tensors)
+    head_is_packed = any(
+        entry.name == f"{HEAD}.weight" and not isinstance(entry.scheme, FloatScheme) for entry in tensors
+    )
     return sorted(floats if head_is_packed else floats | {HEAD})

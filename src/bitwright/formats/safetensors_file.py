@@ -16,8 +16,6 @@ Source: safetensors 0.8, README.md "Format" and safetensors/src/tensor.rs.
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,9 +24,9 @@ import torch
 
 from bitwright.core.errors import InputError, from_os_error
 from bitwright.core.plan import TensorFacts
+from bitwright.facts.stored_tensors import StoredPart, header_bytes, placed
 from bitwright.formats.layout import FileLayout, Region
 
-ALIGNMENT = 8
 TORCH_DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -53,43 +51,21 @@ CHECKED = ("F64", "F32", "F16", "BF16")  # kinds whose values must be finite
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class StoredTensor:
-    """One entry of a header. `offset` counts from the start of the file."""
+class StoredTensor(StoredPart):
+    """One entry of a header of a file that exists. `offset` counts from the start of the file."""
 
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
     offset: int = 0
 
-    @property
-    def bytes(self) -> int:
-        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
 
-
-def plan_file(name: str, tensors: Sequence[StoredTensor], metadata: Mapping[str, str]) -> FileLayout:
-    """Place `tensors` in a file: wide types first so that all stay aligned, then by name. Equal input, equal bytes."""
-    ordered = sorted(tensors, key=lambda tensor: (-ITEM_BYTES[tensor.dtype], tensor.name))
-    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
-    position = 0
-    for tensor in ordered:
-        end = position + tensor.bytes
-        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [position, end]}
-        position = end
-    assert len(header) == len(ordered) + 1, "a tensor name occurs twice"
-    body = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    body += b" " * (-len(body) % ALIGNMENT)
-    start = 8 + len(body)
-    regions = {
-        tensor.name: Region(offset=start + header[tensor.name]["data_offsets"][0], bytes=tensor.bytes)
-        for tensor in ordered
-    }
-    return FileLayout(
-        name=name,
-        header=len(body).to_bytes(8, "little") + body,
-        regions=regions,
-        total_bytes=start + position,
-        data_start=start,
-    )
+def plan_file(name: str, tensors: Sequence[StoredPart], metadata: Mapping[str, str]) -> FileLayout:
+    """Place `tensors` in a file. Equal input, equal bytes."""
+    ordered = placed(tensors)
+    header = header_bytes(ordered, metadata)
+    regions, position = {}, len(header)
+    for part in ordered:
+        regions[part.name] = Region(offset=position, bytes=part.bytes)
+        position += part.bytes
+    return FileLayout(name=name, header=header, regions=regions, total_bytes=position, data_start=len(header))
 
 
 def locate(folder: Path, tensors: Iterable[TensorFacts]) -> dict[str, StoredTensor]:

@@ -2,7 +2,8 @@
 
 A transformers model is built on the meta device, so it costs nothing; a block is copied from it, filled with float32
 weights from a `WeightSource`, run, and dropped. The same walk serves calibration, quantization and validation, for
-float checkpoints and decoded artifacts alike, so that a difference between two walks is a difference of weights.
+float checkpoints and decoded artifacts alike, so that a difference between two walks is a difference of weights, and
+of rounded inputs where the artifact's engine rounds them.
 
 Only model classes that ship with transformers are built; no code out of a checkpoint is run.
 Not here: statistics (calibration/), stage-wise runs (stages.py).
@@ -19,7 +20,9 @@ import torch
 from torch import nn
 
 from bitwright.core.errors import InputError, UnsupportedError, UsageError
-from bitwright.core.protocols import WeightSource
+from bitwright.core.protocols import RoundsInputs, WeightSource
+from bitwright.core.schemes import InputRounding
+from bitwright.modeling.rounded_inputs import round_inputs
 from bitwright.tensors.products import linear
 
 LAYERS = "model.layers"
@@ -29,9 +32,13 @@ HEAD = "lm_head.weight"
 
 
 class Linear(nn.Linear):
-    """A linear layer on the faster product (tensors/products.py)."""
+    """A linear layer on the faster product (tensors/products.py), on inputs rounded as the artifact's engine does."""
+
+    rounding: InputRounding | None = None
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if self.rounding is not None:
+            input = round_inputs(input, self.rounding)
         return linear(input, self.weight, self.bias)
 
 
@@ -46,6 +53,7 @@ class Walker:
         self._rotary = type(self._skeleton.model.rotary_emb)(config=self._config)
         self._norm: nn.Module | None = None
         self._head_VH: torch.Tensor | None = None
+        self._head_rounding: InputRounding | None = None
         self.layers: int = self._config.num_hidden_layers
         self.tied: bool = bool(self._config.tie_word_embeddings)
 
@@ -74,6 +82,10 @@ class Walker:
         """Block `index`, filled with float32 weights. Raises `InputError` on absent or misshapen tensors."""
         block: nn.Module = copy.deepcopy(self._skeleton.model.layers[index])
         _fill(block, self._source, f"{LAYERS}.{index}.")
+        if isinstance(self._source, RoundsInputs):
+            for name, module in block.named_modules():
+                if isinstance(module, Linear):
+                    module.rounding = self._source.input_rounding(f"{LAYERS}.{index}.{name}")
         return block.eval()
 
     @torch.no_grad()
@@ -113,7 +125,12 @@ class Walker:
         """[..., H] → float32 [..., V]: final norm and head. The head's weights are kept after the first call."""
         if self._head_VH is None:
             self._head_VH = self._source.load(EMBEDDING if self.tied else HEAD).float()
-        return linear(self.normed(hidden), self._head_VH)
+            if isinstance(self._source, RoundsInputs):
+                self._head_rounding = self._source.input_rounding(HEAD.removesuffix(".weight"))
+        inputs = self.normed(hidden)
+        if self._head_rounding is not None:
+            inputs = round_inputs(inputs, self._head_rounding)
+        return linear(inputs, self._head_VH)
 
 
 def _skeleton(config: dict[str, Any]) -> Any:

@@ -12,7 +12,8 @@ from bitwright.core.plan import CalibrationPlan, DeviceFacts, Memory, Method, Mo
 from bitwright.core.schemes import GGML_FLOATS, GgmlScheme
 from bitwright.core.units import format_bytes
 from bitwright.planner.decide import Candidate, Decision, decide
-from bitwright.planner.file_size import gguf_file_bytes, safetensors_file_bytes
+from bitwright.facts.stored_tensors import safetensors_bytes
+from bitwright.planner.file_size import gguf_file_bytes
 from bitwright.planner.memory import VLLM, fits, overhead_interval, serving_memory
 from bitwright.planner.request import Request, check_request
 from bitwright.planner.tensors import bits_per_weight, gguf_tensors, integer_tensors
@@ -36,6 +37,7 @@ def make_plan(
     format: str | None = None,
     type: str | None = None,
     method: str | None = None,
+    effort: str = "balanced",
     bits: int | None = None,
     group_size: int | None = 128,
     symmetric: bool = True,
@@ -53,8 +55,8 @@ def make_plan(
     if context < 1:
         raise UsageError(f"a context of {context} tokens is too short", hint="use --context 4096")
     request = check_request(
-        use_case=use_case, format=format, type=type, method=method, bits=bits, group_size=group_size,
-        symmetric=symmetric,
+        use_case=use_case, format=format, type=type, method=method, effort=effort, bits=bits,
+        group_size=group_size, symmetric=symmetric,
     )  # fmt: skip
     decision = decide(facts, device, request)
     context = min(context, facts.context)
@@ -67,6 +69,7 @@ def make_plan(
         format=chosen.candidate.format,
         type=chosen.candidate.label,
         method=how,
+        effort=request.effort,
         engine=chosen.candidate.engine,
         launch=_launch(chosen.candidate, device, context),
         calibration=calibration or CalibrationPlan(),
@@ -138,7 +141,7 @@ def _launch(candidate: Candidate, device: DeviceFacts, context: int) -> tuple[st
 def _file_bytes(facts: ModelFacts, chosen: _Sized) -> int:
     if chosen.candidate.preset is not None:
         return gguf_file_bytes(facts, chosen.tensors)
-    return safetensors_file_bytes(chosen.tensors)
+    return safetensors_bytes(chosen.tensors)
 
 
 def _fallback_reasons(chosen: _Sized) -> tuple[Reason, ...]:

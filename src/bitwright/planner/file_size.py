@@ -1,8 +1,7 @@
-"""How large the weight files will be, before a byte is written: tensor data exactly, headers nearly.
+"""How large a GGUF file will be, before a byte is written: tensor data exactly, the header nearly.
 
-Not here: the headers themselves (formats/).
-Sources: ggml docs/gguf.md (an entry of the tensor table: name, dimensions, type, offset; alignment 32); safetensors
-README.
+Not here: the header itself (formats/), sizes of safetensors files, which are exact (facts/stored_tensors.py).
+Source: ggml docs/gguf.md (an entry of the tensor table: name, dimensions, type, offset; alignment 32).
 """
 
 from __future__ import annotations
@@ -10,12 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from bitwright.core.plan import ModelFacts, TensorPlan
-from bitwright.core.schemes import IntScheme
 from bitwright.facts.tokenizer_size import gguf_vocabulary_bytes
 
 GGUF_ALIGNMENT = 32
 GGUF_KEYS = 4096  # hyperparameters, chat template, importance notes, the slot for the verdict
-SAFETENSORS_ENTRY = 80  # {"dtype":…,"shape":[…],"data_offsets":[…]} and punctuation, without the name
 
 
 def gguf_file_bytes(facts: ModelFacts, tensors: tuple[TensorPlan, ...]) -> int:
@@ -26,22 +23,6 @@ def gguf_file_bytes(facts: ModelFacts, tensors: tuple[TensorPlan, ...]) -> int:
     table = sum(8 + len(tensor.stored_name) + 4 + 8 * len(tensor.shape) + 4 + 8 for tensor in tensors)
     header = 24 + GGUF_KEYS + table + gguf_vocabulary_bytes(path, facts.vocab)
     return _aligned(header) + sum(_aligned(tensor.bytes) for tensor in tensors)
-
-
-def safetensors_file_bytes(tensors: tuple[TensorPlan, ...]) -> int:
-    """All safetensors files of a compressed-tensors folder."""
-    total = 8
-    for tensor in tensors:
-        parts = _stored_parts(tensor)
-        total += tensor.bytes + parts * (SAFETENSORS_ENTRY + len(tensor.name)) + 7 * (parts > 1) * parts
-    return total
-
-
-def _stored_parts(tensor: TensorPlan) -> int:
-    """A packed matrix is stored as codes, scales and shape, and zero points where it is asymmetric."""
-    if not isinstance(tensor.scheme, IntScheme):
-        return 1
-    return 3 if tensor.scheme.symmetric else 4
 
 
 def _aligned(count: int) -> int:

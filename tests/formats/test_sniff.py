@@ -87,19 +87,28 @@ def test_missing_empty_and_pickled_are_told_apart(tmp_path: Path) -> None:
         open_source(tmp_path)
 
 
-@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes", "fp8"])
-def test_other_quantized_folders_are_named(checkpoint: Path, tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes"])
+def test_quantized_folders_by_their_method(checkpoint: Path, tmp_path: Path, method: str) -> None:
     config = json.loads((checkpoint / "config.json").read_text()) | {"quantization_config": {"quant_method": method}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UnsupportedError, match=f"quantized with `{method}`"):
+    assert sniff(tmp_path) == method
+
+
+@pytest.mark.parametrize("method", ["modelopt", "fp8", ["gptq"]])
+def test_other_quantized_folders_are_named(checkpoint: Path, tmp_path: Path, method: object) -> None:
+    config = json.loads((checkpoint / "config.json").read_text()) | {"quantization_config": {"quant_method": method}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedError, match="describes a model quantized with"):
         sniff(tmp_path)
 
 
 def test_settings_beside_the_config_count_too(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "quantize_config.json").write_text('{"bits": 4}')
-    with pytest.raises(UnsupportedError, match="quantized with `gptq`"):
+    (tmp_path / "hf_quant_config.json").write_text("{}")
+    with pytest.raises(UnsupportedError, match="quantized with `modelopt`"):
         sniff(tmp_path)
+    (tmp_path / "quantize_config.json").write_text('{"bits": 4}')
+    assert sniff(tmp_path) == "gptq"
 
 
 def test_broken_config_is_one_line(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 from bitwright.core.documents import Document, Record
 from bitwright.core.schemes import WeightScheme
 
-ArtifactFormat = Literal["gguf", "compressed-tensors"]
+ArtifactFormat = Literal["gguf", "compressed-tensors", "gptq", "gptq_v2", "awq", "bitsandbytes"]
 Method = Literal["gptq", "awq", "rtn"]
 Effort = Literal["fast", "balanced", "best"]
 UseCase = Literal["chat", "code", "medical-legal", "summarization"]

@@ -2,9 +2,11 @@
 
     gguf                  a file that starts with `GGUF`, or a folder with one such file and no config.json
     compressed-tensors    a folder whose config.json has quantization_config.quant_method `compressed-tensors`
+    gptq, awq, bitsandbytes
+                          the same with this quant_method; `gptq` also where quantize_config.json says it
     checkpoint            a folder with config.json and safetensors, without quantization_config
 
-Other quantized folders (GPTQ, AWQ, bitsandbytes, …) are refused by the name that they give themselves. Pickles are
+Other quantized folders (FP8, ModelOpt, …) are refused by the name that they give themselves. Pickles are
 never opened, whatever their name.
 """
 
@@ -16,12 +18,21 @@ from typing import Literal
 from bitwright.core.errors import InputError, UnsupportedError, from_os_error
 from bitwright.core.protocols import WeightSource
 from bitwright.facts.checkpoint import CONFIG, PICKLES, read_config
+from bitwright.formats.awq_reader import AwqSource
+from bitwright.formats.bnb_reader import BitsandbytesSource
 from bitwright.formats.checkpoint import CheckpointSource
 from bitwright.formats.ct_reader import CompressedTensorsSource
 from bitwright.formats.gguf_reader import GgufSource
+from bitwright.formats.gptq_reader import GptqSource
 
-Kind = Literal["gguf", "compressed-tensors", "checkpoint"]
+Kind = Literal["gguf", "compressed-tensors", "gptq", "awq", "bitsandbytes", "checkpoint"]
 GGUF_MAGIC = b"GGUF"
+FOLDERS: dict[str, Kind] = {
+    "compressed-tensors": "compressed-tensors",
+    "gptq": "gptq",
+    "awq": "awq",
+    "bitsandbytes": "bitsandbytes",
+}
 SIDE_CONFIGS = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
 _KINDS_HINT = "expected a .gguf file, or a folder with config.json and *.safetensors"
 
@@ -45,6 +56,12 @@ def open_source(path: Path) -> WeightSource:
             return GgufSource(gguf_file(path))
         case "compressed-tensors":
             return CompressedTensorsSource(path)
+        case "gptq":
+            return GptqSource(path)
+        case "awq":
+            return AwqSource(path)
+        case "bitsandbytes":
+            return BitsandbytesSource(path)
         case "checkpoint":
             return CheckpointSource(path)
 
@@ -92,12 +109,14 @@ def _sniff_folder(path: Path) -> Kind:
     config = read_config(path)
     settings = config.get("quantization_config") or config.get("compression_config")
     if settings:
-        method = settings.get("quant_method", "unknown") if isinstance(settings, dict) else "unknown"
-        if method == "compressed-tensors":
-            return "compressed-tensors"
-        raise _unsupported(path / CONFIG, str(method))
+        method = str(settings.get("quant_method", "unknown")) if isinstance(settings, dict) else "unknown"
+        if method in FOLDERS:
+            return FOLDERS[method]
+        raise _unsupported(path / CONFIG, method)
     for name, method in SIDE_CONFIGS.items():
         if (path / name).exists():
+            if method == "gptq":
+                return "gptq"
             raise _unsupported(path / name, method)
     return "checkpoint"
 
@@ -105,5 +124,5 @@ def _sniff_folder(path: Path) -> Kind:
 def _unsupported(where: Path, method: str) -> UnsupportedError:
     return UnsupportedError(
         f"`{where}` describes a model quantized with `{method}`, which is not read here",
-        hint="readable: float checkpoints, compressed-tensors (pack-quantized), GGUF",
+        hint="readable: float checkpoints, compressed-tensors, GPTQ, AWQ, bitsandbytes, GGUF",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from bitwright.core.errors import EnvironmentFault, UnsupportedError, UsageError
 from bitwright.core.plan import USE_CASES, CalibrationPlan, DeviceFacts, ModelFacts, Plan
 from bitwright.core.schemes import FloatScheme, IntScheme
 from bitwright.core.units import GIB
+from bitwright.facts.compressed_types import COMPRESSED_TYPES, compressed_types
 from bitwright.facts.hardware import find_device
 from bitwright.planner.build import make_plan
 from bitwright.planner.memory import kv_cache_bytes, overhead_interval
@@ -42,12 +44,62 @@ def test_the_two_steps_refined_by_use_case(use_case: str, cpu: str, gpu: str) ->
     assert plan.launch == ("vllm", "serve", "{artifact}", "--max-model-len", "4096")
 
 
-def test_hopper_says_that_fp8_is_not_written() -> None:
+def test_hopper_takes_fp8_and_steps_down_to_integers() -> None:
     plan = make_plan(MODEL, find_device("h100-sxm:2"), use_case="chat")
-    assert plan.type == "W4A16 g128 sym"
-    assert any("FP8" in warning for warning in plan.warnings)
+    assert (plan.type, plan.format) == ("FP8_DYNAMIC", "compressed-tensors")
+    assert {tensor.scheme.label for tensor in plan.tensors} == {"BF16", "FP8 channel A8 dynamic"}
     assert plan.launch[-2:] == ("--tensor-parallel-size", "2")
-    assert not any("FP8" in warning for warning in make_plan(MODEL, GPU, use_case="chat").warnings)
+    assert not any("FP8" in warning for warning in plan.warnings)
+    large = shaped_facts(layers=16, hidden=4096, intermediate=16384, heads=32, kv_heads=32)
+    need = {name: make_plan(large, GPU, use_case="chat", type=name).memory.total for name in ("FP8_DYNAMIC", "W4A16")}
+    between = DeviceFacts(
+        name="small", kind="gpu", memory_bytes=sum(need.values()) // 2 * 10 // 9, compute_capability="9.0"
+    )
+    assert make_plan(large, between, use_case="chat").type == "W4A16 g128 sym"
+
+
+@pytest.mark.parametrize("name", COMPRESSED_TYPES)
+def test_every_named_type_is_planned_with_its_engine_s_limits(name: str) -> None:
+    facts = shaped_facts(hidden=256, intermediate=512)
+    plan = make_plan(facts, find_device("h200"), use_case="chat", type=name, format="compressed-tensors")
+    assert plan.type == name
+    scheme = msgspec.structs.replace(COMPRESSED_TYPES[name], scale_dtype="bf16")
+    assert sum(tensor.scheme == scheme for tensor in plan.tensors) == 7 * facts.layers
+    row = compressed_types()[name]
+    assert len(row.source) > 10
+    t4 = make_plan(facts, find_device("t4"), use_case="chat", type=name, format="compressed-tensors").warnings
+    too_old = any("from compute capability" in warning for warning in t4)
+    slower = any("to be computed in" in warning for warning in t4)
+    assert (too_old, slower) == (version(row.least) > (7, 5), version(row.least) <= (7, 5) < version(row.native))
+    blackwell = make_plan(
+        facts, find_device("rtx5090"), use_case="chat", type=name, format="compressed-tensors"
+    ).warnings
+    assert any("no kernel" in warning for warning in blackwell) == (row.last is not None)
+
+
+def version(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(".")))
+
+
+def test_widths_without_a_common_kernel_are_named() -> None:
+    for bits, warned in ((3, True), (6, True), (4, False), (8, False)):
+        warnings = make_plan(MODEL, GPU, use_case="chat", type=f"W{bits}A16").warnings
+        assert any("Humming" in warning for warning in warnings) == warned
+
+
+def test_a_row_that_holds_no_whole_groups_names_a_type_without_them() -> None:
+    odd = shaped_facts(hidden=72, intermediate=136, heads=3, kv_heads=3, head_dim=24)
+    for name in ("NVFP4", "MXFP8"):
+        with pytest.raises(UsageError, match="does not divide the 72 inputs") as caught:
+            make_plan(odd, GPU, use_case="chat", type=name)
+        assert "FP8_DYNAMIC" in (caught.value.hint or "")
+    assert make_plan(odd, GPU, use_case="chat", type="FP8_BLOCK").type == "FP8_BLOCK"
+
+
+def test_mxfp4_is_ggufs_unless_the_other_format_is_named() -> None:
+    assert make_plan(MODEL, GPU, use_case="chat", type="MXFP4").format == "gguf"
+    plan = make_plan(MODEL, GPU, use_case="chat", type="MXFP4", format="compressed-tensors")
+    assert (plan.format, plan.type) == ("compressed-tensors", "MXFP4")
 
 
 def test_a_gpu_too_old_for_the_kernels_gets_gguf() -> None:
@@ -101,8 +153,11 @@ def test_floats_are_cast() -> None:
         ({"type": "Q4_KM"}, "type `Q4_KM`", "Q4_K_M"),
         ({"type": "Q4_K_M", "format": "compressed-tensors"}, "no compressed-tensors type", "--format gguf"),
         ({"type": "W4A16", "format": "gguf"}, "no GGUF type", "Q4_K_M"),
-        ({"type": "W5A16"}, "5 bits", "4 or 8"),
-        ({"format": "compressed-tensors", "bits": 3}, "3 bits", "4 or 8"),
+        ({"type": "W9A16"}, "9 bits", "2 to 8"),
+        ({"format": "compressed-tensors", "bits": 1}, "1 bits", "2 to 8"),
+        ({"type": "FP8_DYNAMC"}, "type `FP8_DYNAMC`", "FP8_DYNAMIC"),
+        ({"type": "NVFP4", "format": "gguf"}, "no GGUF type", "Q4_K_M"),
+        ({"type": "W8A8", "bits": 8}, "bits in its name", "--bits"),
         ({"format": "compressed-tensors", "group_size": 100}, "group size 100", "128"),
         ({"format": "gguf", "bits": 4}, "not chosen in GGUF", "Q4_K_M"),
         ({"type": "W4A16", "bits": 8}, "contradict", "one of them"),
@@ -117,7 +172,7 @@ def test_words_that_mean_nothing_are_refused(words: dict[str, object], message: 
 
 def test_an_unwritten_type_is_unsupported() -> None:
     with pytest.raises(UnsupportedError):
-        make_plan(MODEL, CPU, use_case="chat", type="Q3_K_M")
+        make_plan(MODEL, CPU, use_case="chat", type="IQ2_XXS")
 
 
 @settings(deadline=None)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from bitwright.core.plan import DeviceFacts, Plan
 from bitwright.core.schemes import GgmlScheme
 from bitwright.core.units import GIB
+from bitwright.facts.compressed_types import COMPRESSED_TYPES
 from bitwright.facts.gguf_mixtures import PRESETS
 from bitwright.facts.model import model_facts
 from bitwright.formats.compressed_tensors import CompressedTensorsWriter
@@ -60,7 +61,16 @@ def written_bytes(plan: Plan, folder: Path) -> int:
     return sum(layout.total_bytes for layout in writer.layouts())
 
 
-@pytest.mark.parametrize("kind", ["Q4_K_M", "F16", "W4A16", "W8A16 g32 asym"])
+@pytest.mark.parametrize("kind", ["W4A16", "W3A16 g32 asym", "W6A16 channel sym", *COMPRESSED_TYPES])
+def test_compressed_tensors_files_are_predicted_to_the_byte(tmp_path: Path, kind: str) -> None:
+    folder = write_checkpoint(tmp_path / "model", hidden=256, intermediate=384, layers=2)
+    plan = make_plan(model_facts(folder), CPU, use_case="chat", type=kind, format="compressed-tensors")
+    assert plan.file_bytes == written_bytes(plan, folder)
+    (layout,) = CompressedTensorsWriter(plan, folder).layouts()
+    assert sum(tensor.bytes for tensor in plan.tensors) == layout.total_bytes - layout.data_start
+
+
+@pytest.mark.parametrize("kind", ["Q4_K_M", "F16"])
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_file_sizes_are_predicted_within_half_a_percent(tmp_path: Path, family: str, kind: str) -> None:
     folder = write_checkpoint(tmp_path / "model", family, hidden=256, intermediate=1024, layers=4, tied=True)

@@ -9,14 +9,15 @@ import dataclasses
 
 from bitwright.core.errors import EnvironmentFault, UsageError
 from bitwright.core.plan import CalibrationPlan, DeviceFacts, Memory, Method, ModelFacts, Plan, Reason, TensorPlan
-from bitwright.core.schemes import GGML_FLOATS, GgmlScheme
+from bitwright.core.schemes import GGML_FLOATS, GgmlScheme, IntScheme
 from bitwright.core.units import format_bytes
-from bitwright.planner.decide import Candidate, Decision, decide
+from bitwright.facts.compressed_types import engine_notes
 from bitwright.facts.stored_tensors import safetensors_bytes
+from bitwright.planner.decide import Candidate, Decision, capability_of, decide
 from bitwright.planner.file_size import gguf_file_bytes
 from bitwright.planner.memory import VLLM, fits, overhead_interval, serving_memory
 from bitwright.planner.request import Request, check_request
-from bitwright.planner.tensors import bits_per_weight, gguf_tensors, integer_tensors
+from bitwright.planner.tensors import bits_per_weight, gguf_tensors, linear_tensors
 
 SMALL_MODEL = 10**9
 FIT_SOURCE = "decision framework handbook, step 1"
@@ -113,8 +114,8 @@ def _sized(facts: ModelFacts, device: DeviceFacts, candidate: Candidate, context
     if candidate.preset is not None:
         tensors = gguf_tensors(facts, candidate.preset)
     else:
-        assert candidate.integers is not None
-        tensors = integer_tensors(facts, candidate.integers)
+        assert candidate.scheme is not None
+        tensors = linear_tensors(facts, candidate.scheme)
     memory = serving_memory(facts, tensors, device, engine=candidate.engine, context=context)
     return _Sized(candidate=candidate, tensors=tensors, memory=memory)
 
@@ -166,8 +167,10 @@ def _warnings(facts: ModelFacts, device: DeviceFacts, chosen: _Sized) -> tuple[s
         )
     if candidate.engine == VLLM and device.kind == "cpu":
         found.append(f"{device.name} is no GPU: vLLM's integer kernels for processors need AVX-512")
-    integers = candidate.integers
-    if integers is not None and integers.bits == 8 and not integers.symmetric:
+    scheme = candidate.scheme
+    if scheme is not None:
+        found += engine_notes(candidate.label, scheme, capability_of(device))
+    if isinstance(scheme, IntScheme) and scheme.bits == 8 and not scheme.symmetric:
         found.append("asymmetric 8-bit weights have no Marlin kernel in vLLM: expect slow serving")
     if facts.parameters < SMALL_MODEL and candidate.few_bits:
         found.append(

@@ -17,6 +17,7 @@ import msgspec
 
 from bitwright.core.plan import ArtifactFormat, DeviceFacts, ModelFacts, Reason
 from bitwright.core.schemes import GROUP_SIZES, IntScheme
+from bitwright.facts.compressed_types import COMPRESSED_TYPES, LinearScheme
 from bitwright.facts.rules import gguf_rules, integer_rules
 from bitwright.planner.memory import LLAMA_CPP, VLLM
 from bitwright.planner.request import Request
@@ -24,15 +25,17 @@ from bitwright.planner.tensors import FLOATS, fitting_group_sizes
 
 TWO_STEPS = "deployment guide §15, the production decision in two steps"
 FP8_CAPABILITY = (9, 0)  # Hopper and later: where the two steps say FP8
+FP8_TYPE = "FP8_DYNAMIC"
 LEAST_CAPABILITY = (7, 5)  # vLLM 0.32 compressed_tensors_wNa16.py, get_min_capability
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One way to quantize: a GGUF preset or an integer scheme."""
+    """One way to quantize: a GGUF preset, or a scheme for the linears of blocks, by name where it has one."""
 
     preset: str | None = None
-    integers: IntScheme | None = None
+    scheme: LinearScheme | None = None
+    name: str | None = None
 
     @property
     def format(self) -> ArtifactFormat:
@@ -47,14 +50,16 @@ class Candidate:
         """Whether most weights take 5 bits or fewer."""
         if self.preset is not None:
             return self.preset.startswith(("Q2", "Q3", "Q4", "Q5", "IQ4", "MXFP4"))
-        return self.integers is not None and self.integers.bits < 8
+        if isinstance(self.scheme, IntScheme):
+            return self.scheme.bits <= 5
+        return self.scheme is not None and self.scheme.element == "e2m1"
 
     @property
     def label(self) -> str:
         if self.preset is not None:
             return self.preset
-        assert self.integers is not None
-        return self.integers.label
+        assert self.scheme is not None
+        return self.name or self.scheme.label
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,15 +79,15 @@ def decide(facts: ModelFacts, device: DeviceFacts, request: Request) -> Decision
     """Order the candidates for a request."""
     if request.preset is not None:
         return _named(Candidate(preset=request.preset))
-    if request.integers is not None:
-        return _named(Candidate(integers=_with_scale_dtype(request.integers, facts)))
+    if request.scheme is not None:
+        return _named(Candidate(scheme=_with_scale_dtype(request.scheme, facts), name=request.name))
     if request.format == "gguf":
         reason = Reason(choice="gguf", because="the format was asked for", source="the request")
         return _by_use_case_gguf(request, (reason,))
     if device.kind == "cpu":
         because = f"{device.name} is no GPU that vLLM serves on: llama.cpp serves GGUF from main memory"
         return _by_use_case_gguf(request, (Reason(choice="gguf", because=because, source=TWO_STEPS),))
-    capability = _capability(device)
+    capability = capability_of(device)
     if capability is not None and capability < LEAST_CAPABILITY:
         because = f"{device.name} has compute capability {device.compute_capability}, vLLM's integer kernels need 7.5"
         source = "vLLM 0.32, compressed_tensors_wNa16.py"
@@ -110,19 +115,22 @@ def _on_gpu(facts: ModelFacts, device: DeviceFacts, request: Request, capability
     rule = integer_rules()[request.use_case]
     group, group_reasons = _group_size(facts, request.group_size)
     schemes = [IntScheme(bits=bits, group_size=group, symmetric=request.symmetric) for bits in rule.bits]
-    candidates = tuple(Candidate(integers=_with_scale_dtype(scheme, facts)) for scheme in schemes)
-    label = candidates[0].label
+    candidates = tuple(Candidate(scheme=_with_scale_dtype(scheme, facts)) for scheme in schemes)
+    label, chosen_because, chosen_source = candidates[0].label, f"{request.use_case}: {rule.because}", rule.source
     warnings: list[str] = []
     if capability is not None and capability >= FP8_CAPABILITY:
-        because = f"{device.name}: the guide takes FP8 here, which this version cannot write; {label} is the next best"
-        warnings.append(f"FP8 would be the guide's choice on {device.name}; this version writes {label} instead")
+        fp8 = Candidate(scheme=_with_scale_dtype(COMPRESSED_TYPES[FP8_TYPE], facts), name=FP8_TYPE)
+        candidates, group_reasons = (fp8, *candidates), ()
+        because = f"{device.name} computes in 8-bit floats: FP8 weights and activations in vLLM"
+        label, chosen_source = FP8_TYPE, "compressed-tensors 0.20, quant_scheme.py; docs/log.md"
+        chosen_because = "one scale per output channel and per token: nothing to calibrate, nothing to saturate"
     else:
         because = f"{device.name} is a GPU: integer weights with 16-bit activations in vLLM"
     if capability is not None and capability < (8, 0) and facts.dtype == "BF16":
         warnings.append(f"{device.name} cannot compute in bf16: start vLLM with --dtype half")
     reasons = (
         Reason(choice="compressed-tensors", because=because, source=TWO_STEPS),
-        Reason(choice=label, because=f"{request.use_case}: {rule.because}", source=rule.source),
+        Reason(choice=label, because=chosen_because, source=chosen_source),
         *group_reasons,
     )
     return Decision(candidates=candidates, named=False, reasons=reasons, warnings=tuple(warnings))
@@ -143,11 +151,12 @@ def _group_size(facts: ModelFacts, wanted: int | None) -> tuple[int | None, tupl
     return chosen, (Reason(choice=choice, because=because, source=source),)
 
 
-def _with_scale_dtype(scheme: IntScheme, facts: ModelFacts) -> IntScheme:
+def _with_scale_dtype(scheme: LinearScheme, facts: ModelFacts) -> LinearScheme:
     """Scales in the checkpoint's dtype, which is the one that loaders give them."""
     return msgspec.structs.replace(scheme, scale_dtype=FLOATS[facts.dtype])
 
 
-def _capability(device: DeviceFacts) -> tuple[int, int] | None:
+def capability_of(device: DeviceFacts) -> tuple[int, int] | None:
+    """NVIDIA's compute capability as two numbers, `None` where there is none."""
     major, dot, minor = (device.compute_capability or "").partition(".")
     return (int(major), int(minor)) if dot and major.isdigit() and minor.isdigit() else None

@@ -10,12 +10,14 @@ import re
 from typing import cast, get_args
 
 from bitwright.core.errors import UnsupportedError, UsageError, did_you_mean
-from bitwright.core.plan import USE_CASES, ArtifactFormat, Method, UseCase
+from bitwright.core.plan import USE_CASES, ArtifactFormat, Effort, Method, UseCase
 from bitwright.core.schemes import INT_BITS, IntScheme
+from bitwright.facts.compressed_types import COMPRESSED_TYPES, LinearScheme
 from bitwright.facts.gguf_mixtures import PRESETS
 
 FORMATS: tuple[str, ...] = get_args(ArtifactFormat)
 METHODS: tuple[str, ...] = get_args(Method)
+EFFORTS: tuple[str, ...] = get_args(Effort)
 DEFAULT_BITS = 4
 INTEGER_TYPES = tuple(f"W{bits}A16" for bits in INT_BITS)
 _LABEL = re.compile(r"W(\d+)A16(?: (?:g(\d+)|(channel)) (sym|asym))?")
@@ -23,13 +25,15 @@ _LABEL = re.compile(r"W(\d+)A16(?: (?:g(\d+)|(channel)) (sym|asym))?")
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A checked request. `preset` and `integers` are set when the person named the type."""
+    """A checked request. `preset` or `scheme` is set when the person named the type; `name` where it has one."""
 
     use_case: UseCase
     format: ArtifactFormat | None
     preset: str | None
-    integers: IntScheme | None
+    scheme: LinearScheme | None
+    name: str | None
     method: Method | None
+    effort: Effort
     group_size: int | None
     symmetric: bool
 
@@ -40,6 +44,7 @@ def check_request(
     format: str | None,
     type: str | None,
     method: str | None,
+    effort: str = "balanced",
     bits: int | None,
     group_size: int | None,
     symmetric: bool,
@@ -50,34 +55,44 @@ def check_request(
         _known("format", format, list(FORMATS))
     if method is not None:
         _known("method", method, list(METHODS))
+    _known("effort", effort, list(EFFORTS))
     label = _LABEL.fullmatch(type) if type is not None else None
-    preset = type if type is not None and label is None else None
+    # MXFP4 is a type of both formats: of GGUF, which runs on every device, unless the other is named
+    name = type if type in COMPRESSED_TYPES and (type not in PRESETS or format == "compressed-tensors") else None
+    preset = type if type is not None and label is None and name is None else None
     if preset is not None and format == "compressed-tensors":
         raise UsageError(
             f"`{preset}` is no compressed-tensors type", hint="use --bits and --group-size, or --format gguf"
         )
     if preset is not None and preset not in PRESETS:
         raise UnsupportedError(
-            f"type `{preset}` is not supported", hint=did_you_mean(preset, [*PRESETS, *INTEGER_TYPES])
+            f"type `{preset}` is not supported",
+            hint=did_you_mean(preset, [*PRESETS, *INTEGER_TYPES, *COMPRESSED_TYPES]),
         )
-    if label is not None and format == "gguf":
+    if (label is not None or name is not None) and format == "gguf":
         raise UsageError(f"`{type}` is no GGUF type", hint=f"known: {', '.join(PRESETS)}")
     if bits is not None and (format == "gguf" or preset is not None):
         raise UsageError("bits are not chosen in GGUF", hint=f"name a type instead: {', '.join(PRESETS)}")
+    if bits is not None and name is not None:
+        raise UsageError(f"`{name}` has its bits in its name", hint="leave --bits away")
     if bits is not None and label is not None and int(label[1]) != bits:
         raise UsageError(f"`{type}` and {bits} bits contradict each other", hint="give one of them")
-    integers = None
-    if label is not None:
-        integers = _labelled(label, group_size, symmetric)
+    scheme: LinearScheme | None = None
+    if name is not None:
+        scheme = COMPRESSED_TYPES[name]
+    elif label is not None:
+        scheme = _labelled(label, group_size, symmetric)
     elif format == "compressed-tensors" or bits is not None:
-        integers = IntScheme(bits=bits or DEFAULT_BITS, group_size=group_size, symmetric=symmetric)
-    decided = "gguf" if preset is not None else "compressed-tensors" if integers is not None else format
+        scheme = IntScheme(bits=bits or DEFAULT_BITS, group_size=group_size, symmetric=symmetric)
+    decided = "gguf" if preset is not None else "compressed-tensors" if scheme is not None else format
     return Request(
         use_case=cast(UseCase, use_case),
         format=cast("ArtifactFormat | None", decided),
         preset=preset,
-        integers=integers,
+        scheme=scheme,
+        name=name,
         method=cast("Method | None", method),
+        effort=cast(Effort, effort),
         group_size=group_size,
         symmetric=symmetric,
     )

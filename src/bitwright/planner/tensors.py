@@ -1,4 +1,4 @@
-"""What becomes of every tensor under one candidate: a GGUF preset or an integer scheme. Sizes are exact.
+"""What becomes of every tensor under one candidate: a GGUF preset or a scheme for linears. Sizes are exact.
 
 Not here: which candidate is taken (decide.py).
 """
@@ -10,6 +10,7 @@ import math
 from bitwright.core.errors import UsageError
 from bitwright.core.plan import ModelFacts, TensorFacts, TensorPlan
 from bitwright.core.schemes import GROUP_SIZES, FloatDtype, FloatScheme, GgmlScheme, IntScheme, WeightScheme
+from bitwright.facts.compressed_types import LinearScheme
 from bitwright.facts.families import FAMILIES, gguf_name, is_block_linear
 from bitwright.facts.gguf_mixtures import ggml_types
 
@@ -26,8 +27,8 @@ def gguf_tensors(facts: ModelFacts, preset: str) -> tuple[TensorPlan, ...]:
     return tuple(planned)
 
 
-def integer_tensors(facts: ModelFacts, scheme: IntScheme) -> tuple[TensorPlan, ...]:
-    """Linears of blocks as integers, the rest in the checkpoint's dtype, in the order of the forward pass.
+def linear_tensors(facts: ModelFacts, scheme: LinearScheme) -> tuple[TensorPlan, ...]:
+    """Linears of blocks under one scheme, the rest in the checkpoint's dtype, in the order of the forward pass.
 
     Raises `UsageError` when the group size does not divide the inputs of some linear.
     """
@@ -37,7 +38,7 @@ def integer_tensors(facts: ModelFacts, scheme: IntScheme) -> tuple[TensorPlan, .
             reason = "embeddings, norms, biases and the head keep the checkpoint's dtype"
             planned.append(_planned(tensor, tensor.name, FloatScheme(dtype=FLOATS[tensor.dtype]), reason))
             continue
-        check_groups(facts, tensor, scheme.group_size)
+        check_groups(facts, tensor, scheme)
         reason = f"linear inside a block: {scheme.label}"
         planned.append(_planned(tensor, tensor.name, scheme, reason))
     return tuple(planned)
@@ -55,14 +56,16 @@ def fitting_group_sizes(facts: ModelFacts) -> list[int]:
     return [size for size in sorted(GROUP_SIZES, reverse=True) if all(count % size == 0 for count in inputs)]
 
 
-def check_groups(facts: ModelFacts, tensor: TensorFacts, group_size: int | None) -> None:
-    """Refuse a group size that would leave a part of a group at the end of a row."""
-    if group_size is None or tensor.shape[1] % group_size == 0:
+def check_groups(facts: ModelFacts, tensor: TensorFacts, scheme: LinearScheme) -> None:
+    """Refuse groups of inputs that would leave a part of a group at the end of a row."""
+    if scheme.input_group is None or tensor.shape[1] % scheme.input_group == 0:
         return
-    sizes = [f"--group-size {size}" for size in fitting_group_sizes(facts)]
+    hint = "use --type FP8_DYNAMIC, which has no groups"
+    if isinstance(scheme, IntScheme):
+        sizes = [f"--group-size {size}" for size in fitting_group_sizes(facts)]
+        hint = f"use {' or '.join([*sizes, '--group-size channel'])}"
     raise UsageError(
-        f"group size {group_size} does not divide the {tensor.shape[1]} inputs of `{tensor.name}`",
-        hint=f"use {' or '.join([*sizes, '--group-size channel'])}",
+        f"group size {scheme.input_group} does not divide the {tensor.shape[1]} inputs of `{tensor.name}`", hint=hint
     )
 
 

@@ -1,7 +1,7 @@
 """The compiled loops of this room. Numba infers their types; each has a plain twin or an oracle in the tests.
 
 Rows are independent; solve.py hands out slabs of rows to threads, and the loops release the interpreter's lock.
-Importance is one weight per input. Sums are float32 within a group, float64 across a super-block.
+Importance is one weight per element, [O, I]. Sums are float32 within a group, float64 across a super-block.
 Dimension key: O outputs · I inputs · G groups along I · N super-blocks · S sub-blocks · B columns of one block
 """
 
@@ -26,12 +26,12 @@ def round_nearest(weight_OI, step_OG, zero_OG, offset_OG, group, low, high, code
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def search_symmetric(weight_OI, importance_I, group, low, high, signed, count, shrink_low, shrink_high, step_OG):
+def search_symmetric(weight_OI, importance_OI, group, low, high, signed, count, shrink_low, shrink_high, step_OG):
     rows, columns = weight_OI.shape
     for o in range(rows):
         for g in range(columns // group):
             w = weight_OI[o, g * group : (g + 1) * group]
-            d = importance_I[g * group : (g + 1) * group]
+            d = importance_OI[o, g * group : (g + 1) * group]
             largest = np.float32(0)
             for i in range(group):
                 largest = max(largest, abs(w[i]))
@@ -62,13 +62,13 @@ def search_symmetric(weight_OI, importance_I, group, low, high, signed, count, s
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def search_affine(weight_OI, importance_I, group, levels, free_sign, whole_zero, step_OG, minimum_OG):
+def search_affine(weight_OI, importance_OI, group, levels, free_sign, whole_zero, step_OG, minimum_OG):
     rows, columns = weight_OI.shape
     top = np.float32(levels)
     for o in range(rows):
         for g in range(columns // group):
             w = weight_OI[o, g * group : (g + 1) * group]
-            d = importance_I[g * group : (g + 1) * group]
+            d = importance_OI[o, g * group : (g + 1) * group]
             lowest, highest = w[0], w[0]
             for i in range(group):
                 lowest, highest = min(lowest, w[i]), max(highest, w[i])
@@ -127,23 +127,25 @@ def affine_loss(w, d, step, low, top):
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def fit_affine(
-    weight_OI, importance_I, step_OS, low_OS, d_ON, dmin_ON, high, scales_OS, mins_OS, next_d_ON, next_dmin_ON, loss_ON
-):
+    weight_OI, importance_OI, sub, high, most,
+    step_OS, low_OS, d_ON, dmin_ON, scales_OS, mins_OS, next_d_ON, next_dmin_ON, loss_ON,
+):  # fmt: skip
     rows, supers = d_ON.shape
+    per_super = step_OS.shape[1] // supers
     top = np.float32(high)
     for o in range(rows):
         for n in range(supers):
             d, dmin = d_ON[o, n], dmin_ON[o, n]
             total = np.float32(0)
             aa, ab, bb, aw, bw = 0.0, 0.0, 0.0, 0.0, 0.0
-            for s in range(n * 8, n * 8 + 8):
-                w = weight_OI[o, s * 32 : s * 32 + 32]
-                importance = importance_I[s * 32 : s * 32 + 32]
+            for s in range(n * per_super, (n + 1) * per_super):
+                w = weight_OI[o, s * sub : s * sub + sub]
+                importance = importance_OI[o, s * sub : s * sub + sub]
                 near_scale = int(np.rint(step_OS[o, s] / d)) if d > 0 else 0
                 near_min = int(np.rint(low_OS[o, s] / dmin)) if dmin > 0 else 0
                 best, best_scale, best_min = BIG, 0, 0
-                for scale in range(max(near_scale - 1, 0), min(near_scale + 1, 63) + 1):
-                    for minimum in range(max(near_min - 1, 0), min(near_min + 1, 63) + 1):
+                for scale in range(max(near_scale - 1, 0), min(near_scale + 1, most) + 1):
+                    for minimum in range(max(near_min - 1, 0), min(near_min + 1, most) + 1):
                         loss = affine_loss(w, importance, d * np.float32(scale), dmin * np.float32(minimum), top)
                         if loss < best:
                             best, best_scale, best_min = loss, scale, minimum
@@ -151,7 +153,7 @@ def fit_affine(
                 total += best
                 step, low = d * np.float32(best_scale), dmin * np.float32(best_min)
                 inverse = np.float32(1) / step if step > 0 else np.float32(0)
-                for i in range(32):
+                for i in range(sub):
                     q = min(max(np.rint((w[i] + low) * inverse), np.float32(0)), top)
                     a, b = np.float32(best_scale) * q, -np.float32(best_min)
                     aa += importance[i] * a * a
@@ -169,43 +171,6 @@ def fit_affine(
                     next_d_ON[o, n], next_dmin_ON[o, n] = solved_d, solved_dmin
             elif aa > 0 and aw > 0:
                 next_d_ON[o, n] = aw / aa
-
-
-@numba.njit(cache=True, nogil=True, fastmath=True)
-def fit_signed(weight_OI, importance_I, step_OS, d_ON, scales_OS, next_d_ON, loss_ON):
-    rows, supers = d_ON.shape
-    low, high = np.float32(-32), np.float32(31)
-    for o in range(rows):
-        for n in range(supers):
-            d = d_ON[o, n]
-            total = np.float32(0)
-            square, cross = 0.0, 0.0
-            for s in range(n * 16, n * 16 + 16):
-                w = weight_OI[o, s * 16 : s * 16 + 16]
-                importance = importance_I[s * 16 : s * 16 + 16]
-                near = int(np.rint(step_OS[o, s] / d)) if d > 0 else 0
-                best, best_scale = BIG, 0
-                for scale in range(max(near - 2, -128), min(near + 2, 127) + 1):
-                    step = d * np.float32(scale)
-                    inverse = np.float32(1) / step if step != 0 else np.float32(0)
-                    loss = np.float32(0)
-                    for i in range(16):
-                        q = min(max(np.rint(w[i] * inverse), low), high)
-                        e = w[i] - step * q
-                        loss += importance[i] * e * e
-                    if loss < best:
-                        best, best_scale = loss, scale
-                scales_OS[o, s] = best_scale
-                total += best
-                step = d * np.float32(best_scale)
-                inverse = np.float32(1) / step if step != 0 else np.float32(0)
-                for i in range(16):
-                    q = min(max(np.rint(w[i] * inverse), low), high)
-                    a = np.float32(best_scale) * q
-                    square += importance[i] * a * a
-                    cross += importance[i] * a * w[i]
-            loss_ON[o, n] = total
-            next_d_ON[o, n] = cross / square if square > 0 and cross > 0 else d
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"contract"})

@@ -1,0 +1,81 @@
+"""Scales of ggml's blocks whose codes point into fixed levels: IQ4_NL, IQ4_XS and MXFP4.
+
+IQ4 holds 16 levels, finer around zero and reaching further below it than above, so steps of both signs are tried:
+float16 per 32 inputs (NL), or 6-bit integers under one float16 per 256 (XS, fitted as in kquants.py). MXFP4 holds E2M1
+under powers of two; the exponents around the one that keeps the largest weight in range are tried.
+
+Not here: error feedback on the codes (gptq.py), bytes (formats/), the levels (tensors/ggml_values.py).
+Dimension key: O outputs · I inputs · N super-blocks per row · S blocks of 32 per row · K levels
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bitwright.quantize import block_kernels
+from bitwright.quantize.grid import Grid
+from bitwright.quantize.integer import round_scale
+from bitwright.quantize.superblocks import SUPER, fitted_scales
+from bitwright.tensors.ggml_values import E2M1_DOUBLED, IQ4_LEVELS, e8m0_halves
+from bitwright.tensors.qtensor import Array, Float32
+
+BLOCK = 32
+IQ4_SHRINKS = np.linspace(0.75, 1.2, 13, dtype=np.float32)  # of the step that maps the largest weight to -127
+IQ4_ENDS, IQ4_REACH = (-32, 31), 1
+IQ4_TABLE = block_kernels.level_table(IQ4_LEVELS)
+# Doubled E2M1 reaches 12 = 1.5 · 2^3: exponents of halved scales, counted from that of the largest weight
+MX_FIRST, MX_TRIES = -4, 3
+MX_BIAS = 128
+MX_LEVELS, MX_FIRST_OF_LEVEL = np.unique(E2M1_DOUBLED, return_index=True)  # 15: zero has two codes, stored as 0
+MX_TABLE = block_kernels.level_table(MX_LEVELS)
+
+
+def iq4_nl(weight_OI: Float32, importance_OI: Float32) -> tuple[Grid, dict[str, Array]]:
+    """Grid and stored fields of IQ4_NL."""
+    step_OS = round_scale(_iq4_steps(weight_OI, importance_OI)[0], "f16")
+    return Grid.of_levels(step_OS, IQ4_LEVELS, group_size=BLOCK), {"d": step_OS.astype(np.float16)}
+
+
+def iq4_xs(weight_OI: Float32, importance_OI: Float32) -> tuple[Grid, dict[str, Array]]:
+    """Grid and stored fields of IQ4_XS."""
+    step_OS, curvature_OS = _iq4_steps(weight_OI, importance_OI)
+
+    def fit(d_ON: Float32, scales_OS: Array, next_d_ON: Float32, loss_ON: Float32) -> None:
+        block_kernels.fit_levels(
+            weight_OI, importance_OI, BLOCK, IQ4_TABLE, IQ4_REACH, IQ4_ENDS, step_OS, d_ON,
+            scales_OS, next_d_ON, loss_ON,
+        )  # fmt: skip
+
+    d_ON, scales_OS = fitted_scales(step_OS, curvature_OS, SUPER // BLOCK, IQ4_ENDS, fit)
+    step = np.repeat(d_ON, SUPER // BLOCK, axis=1) * scales_OS.astype(np.float32)
+    grid = Grid.of_levels(step, IQ4_LEVELS, group_size=BLOCK)
+    return grid, {"d": d_ON.astype(np.float16), "scales": scales_OS}
+
+
+def mxfp4(weight_OI: Float32, importance_OI: Float32) -> tuple[Grid, dict[str, Array]]:
+    """Grid and stored fields of MXFP4."""
+    exponent_OS = np.empty((weight_OI.shape[0], weight_OI.shape[1] // BLOCK), dtype=np.int16)
+    block_kernels.search_powers(
+        weight_OI,
+        importance_OI,
+        BLOCK,
+        MX_TABLE,
+        MX_FIRST,
+        MX_TRIES,
+        exponent_OS,
+    )
+    stored_OS = np.clip(exponent_OS + MX_BIAS, 0, 254).astype(np.uint8)
+    grid = Grid.of_levels(
+        e8m0_halves(stored_OS), MX_LEVELS, group_size=BLOCK, stored_K=MX_FIRST_OF_LEVEL.astype(np.uint8)
+    )
+    return grid, {"e": stored_OS}
+
+
+def _iq4_steps(weight_OI: Float32, importance_OI: Float32) -> tuple[Float32, Float32]:
+    """Real steps of either sign, and how fast the loss rises around them."""
+    shape = (weight_OI.shape[0], weight_OI.shape[1] // BLOCK)
+    step_OS, curvature_OS = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
+    block_kernels.search_levels(
+        weight_OI, importance_OI, BLOCK, IQ4_TABLE, IQ4_LEVELS[0], IQ4_SHRINKS, step_OS, curvature_OS
+    )
+    return step_OS, curvature_OS

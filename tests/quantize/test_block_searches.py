@@ -1,0 +1,149 @@
+"""The compiled searches of ggml's blocks against plain ones, and the laws of what they return."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bitwright.core.schemes import GgmlScheme
+from bitwright.quantize import block_kernels
+from bitwright.quantize.ggml_grids import element_importance, ggml_grid
+from bitwright.quantize.grid import grid_values, round_to_grid
+from bitwright.quantize.kquants import AFFINE_TYPES, SIGNED_TYPES
+from bitwright.quantize.level_blocks import IQ4_SHRINKS, MX_LEVELS
+from bitwright.tensors.ggml_values import IQ4_LEVELS
+from bitwright.tensors.qtensor import QTensor
+
+seeds = st.integers(0, 2**32 - 1)
+KINDS = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4"]
+Levels = Callable[[np.ndarray], np.ndarray]
+
+
+def problem(seed: int, rows: int = 2, columns: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    weight = (rng.standard_normal((rows, columns)) * np.exp(rng.standard_normal((rows, 1)))).astype(np.float32)
+    return weight, (rng.random((rows, columns)) + 0.1).astype(np.float32)
+
+
+def plain_loss(w: np.ndarray, d: np.ndarray, step: float, nearest: Levels) -> float:
+    """Loss of the nearest levels, float64."""
+    w, d = w.astype(np.float64), d.astype(np.float64)
+    return float((d * (w - step * nearest(w / step)) ** 2).sum())
+
+
+def plain_best(w: np.ndarray, d: np.ndarray, reach: float, shrinks: np.ndarray, nearest: Levels) -> float:
+    """The least loss over candidates of either sign, each with the least-squares step for its codes."""
+    w, d, losses = w.astype(np.float64), d.astype(np.float64), [float((d * w**2).sum())]
+    for sign in (1, -1):
+        for shrink in shrinks:
+            q = nearest(w / (sign * np.abs(w).max() / reach * shrink))
+            step = (d * w * q).sum() / max((d * q * q).sum(), 1e-30)
+            losses.append(float((d * (w - step * q) ** 2).sum()))
+    return min(losses)
+
+
+def nearest_level(x: np.ndarray) -> np.ndarray:
+    return IQ4_LEVELS.astype(np.float64)[np.abs(x[:, None] - IQ4_LEVELS).argmin(axis=1)]
+
+
+@pytest.mark.parametrize("levels", [IQ4_LEVELS, MX_LEVELS], ids=["iq4", "e2m1"])
+def test_the_table_holds_the_nearest_level_everywhere_but_on_ties(levels: np.ndarray) -> None:
+    x = np.random.default_rng(0).uniform(-140, 140, 5000).astype(np.float32)
+    at = np.clip(x * 2 + 256, 0, 511).astype(np.int64)
+    found = block_kernels.level_table(levels)[at]
+    assert np.array_equal(np.abs(found - x), np.abs(levels[:, None] - x).min(axis=0))
+
+
+@given(seeds)
+def test_the_signed_search_finds_what_the_plain_one_finds(seed: int) -> None:
+    weight, importance = problem(seed)
+    kind = SIGNED_TYPES["Q3_K"]
+    step, curvature = np.empty((2, 16), np.float32), np.empty((2, 16), np.float32)
+    block_kernels.search_uniform(
+        weight, importance, 16, np.float32(-4), np.float32(3), 2, kind.shrinks, step, curvature
+    )
+    for o, s in np.ndindex(2, 16):
+        w, d = weight[o, s * 16 : s * 16 + 16], importance[o, s * 16 : s * 16 + 16]
+        nearest = lambda x: np.clip(np.rint(x), -4, 3)  # noqa: E731
+        best = plain_best(w, d, 4, kind.shrinks.astype(np.float64), nearest)
+        assert plain_loss(w, d, float(step[o, s]), nearest) <= best * (1 + 1e-3) + 1e-9
+
+
+@given(seeds)
+def test_the_codebook_search_finds_what_the_plain_one_finds(seed: int) -> None:
+    weight, importance = problem(seed)
+    step, curvature = np.empty((2, 8), np.float32), np.empty((2, 8), np.float32)
+    table = block_kernels.level_table(IQ4_LEVELS)
+    block_kernels.search_levels(weight, importance, 32, table, IQ4_LEVELS[0], IQ4_SHRINKS, step, curvature)
+    for o, s in np.ndindex(2, 8):
+        w, d = weight[o, s * 32 : s * 32 + 32], importance[o, s * 32 : s * 32 + 32]
+        best = plain_best(w, d, 127, IQ4_SHRINKS.astype(np.float64), nearest_level)
+        assert plain_loss(w, d, float(step[o, s]), nearest_level) <= best * (1 + 1e-3) + 1e-9
+
+
+@given(seeds)
+def test_the_affine_search_finds_what_the_plain_one_finds(seed: int) -> None:
+    weight, importance = problem(seed)
+    kind = AFFINE_TYPES["Q2_K"]
+    step, low = np.empty((2, 16), np.float32), np.empty((2, 16), np.float32)
+    block_kernels.search_affine(weight, importance, 16, np.float32(3), kind.shrinks, 2, step, low)
+    assert low.min() >= 0
+    for o, s in np.ndindex(2, 16):
+        w, d = (part[o, s * 16 : s * 16 + 16].astype(np.float64) for part in (weight, importance))
+        lowest, highest = min(w.min(), 0), max(w.max(), 0)
+        losses = []
+        for shrink in kind.shrinks.astype(np.float64):
+            q = np.clip(np.rint((w - lowest) * 3 / ((highest - lowest) * shrink)), 0, 3)
+            root = np.sqrt(d)
+            (a, b), *_ = np.linalg.lstsq(np.stack([q, np.ones(16)], 1) * root[:, None], w * root, rcond=None)
+            if b > 0:
+                a, b = (d * w * q).sum() / (d * q * q).sum(), 0.0
+            if a > 0:
+                losses.append((d * (w - a * q - b) ** 2).sum())
+        a, b = float(step[o, s]), -float(low[o, s])
+        found = (d * (w - a * np.clip(np.rint((w - b) / a), 0, 3) - b) ** 2).sum()
+        assert found <= min(losses) * (1 + 1e-3) + 1e-9
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(seed=seeds)
+def test_the_grid_holds_the_values_that_readers_decode(kind: str, seed: int) -> None:
+    weight, _ = problem(seed)
+    weights = np.random.default_rng(seed).random(256).astype(np.float32) + np.float32(0.1)
+    grid, fields = ggml_grid(weight, weights, kind)
+    codes = round_to_grid(weight, grid)
+    tensor = QTensor(
+        scheme=GgmlScheme(type=kind), codes=np.asarray(grid.stored_codes(codes)).astype(np.uint8), fields=fields
+    )
+    assert np.allclose(tensor.decode(), grid_values(codes, grid), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(("kind", "name", "low", "high"), [
+    ("Q2_K", "scales", 0, 15), ("Q2_K", "mins", 0, 15), ("Q3_K", "scales", -32, 31), ("IQ4_XS", "scales", -32, 31),
+    ("Q4_K", "scales", 0, 63), ("Q4_K", "mins", 0, 63),
+])  # fmt: skip
+@given(seed=seeds)
+def test_small_integers_stay_in_their_bits(kind: str, name: str, low: int, high: int, seed: int) -> None:
+    fields = ggml_grid(*(problem(seed)[0], np.ones(256, np.float32)), kind)[1]
+    assert int(np.asarray(fields[name]).min()) >= low
+    assert int(np.asarray(fields[name]).max()) <= high
+
+
+def test_importance_moves_the_error_to_where_it_counts_less() -> None:
+    weight = problem(1, rows=64)[0]
+    weights = np.where(np.arange(256) % 2 == 0, 100, 1).astype(np.float32)
+    for kind in KINDS:
+        grid, _ = ggml_grid(weight, weights, kind)
+        error = np.square(weight - grid_values(round_to_grid(weight, grid), grid)).sum(axis=0)
+        assert error[::2].sum() < 0.9 * error[1::2].sum(), kind
+
+
+def test_large_weights_of_a_block_count_more_where_a_share_is_given() -> None:
+    weight = problem(2)[0]
+    weights = np.ones(256, np.float32)
+    assert np.array_equal(element_importance(weight, weights, 256, None), np.ones((2, 256), np.float32))
+    weighed = element_importance(weight, weights, 256, 2.0)
+    expected = np.sqrt(2 * np.square(weight).mean(axis=1, keepdims=True) + np.square(weight))
+    assert np.allclose(weighed, expected, rtol=1e-6)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitwright.core.documents import read_document, write_document
-from bitwright.core.errors import MismatchError
+from bitwright.core.errors import MismatchError, UsageError
 from bitwright.core.plan import CalibrationPlan, Plan
 from bitwright.core.protocols import SILENT, Progress
 
@@ -27,6 +27,7 @@ def make_plan(
     type: str | None = None,
     lora: Path | str | None = None,
     method: str | None = None,
+    effort: str = "balanced",
     bits: int | None = None,
     group_size: int | None = GROUP_SIZE,
     symmetric: bool = True,
@@ -50,10 +51,13 @@ def make_plan(
         format=format,
         type=type,
         method=method,
+        effort=effort,
         bits=bits,
         group_size=group_size,
         symmetric=symmetric,
     )
+    if calibration is not None and calibration.imatrix:
+        method = _diagonal_only(method)
     device = find_device(target)
     from bitwright.api.models import model_facts_of, model_folder
 
@@ -64,12 +68,23 @@ def make_plan(
         format=format,
         type=type,
         method=method,
+        effort=effort,
         bits=bits,
         group_size=group_size,
         symmetric=symmetric,
         calibration=calibration,
         context=context,
     )
+
+
+def _diagonal_only(method: str | None) -> str:
+    """An importance matrix weighs inputs one by one, which is all that the weighted scale search asks for."""
+    if method not in (None, "rtn"):
+        raise UsageError(
+            f"method {method} needs to know how inputs go together, an importance matrix has them one by one",
+            hint="use --method rtn with --imatrix, or --calibration with text",
+        )
+    return "rtn"
 
 
 def explain(plan: Plan) -> Explanation:
@@ -101,7 +116,7 @@ def what_differs(begun: Plan, plan: Plan) -> str | None:
     """The first thing in which two plans ask for different artifacts, or `None`; places and memory do not count."""
     if begun.model.fingerprint != plan.model.fingerprint:
         return f"the model was {begun.model.path}, now it is {plan.model.path}"
-    for field in ("format", "type", "method", "use_case", "calibration"):
+    for field in ("format", "type", "method", "effort", "use_case", "calibration"):
         before, now = getattr(begun, field), getattr(plan, field)
         if before != now and _short(before) == _short(now):
             return f"the content of {field} {_short(now)} has changed"

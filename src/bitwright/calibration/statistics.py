@@ -24,10 +24,10 @@ class InputStatistics:
         self.amax_I = torch.zeros(columns)  # largest magnitude of each input
         self.tokens = 0
 
-    def add(self, inputs: torch.Tensor) -> None:
-        """Count [..., I] activations in."""
+    def add(self, inputs: torch.Tensor, weights_N: torch.Tensor | None = None) -> None:
+        """Count [..., I] activations in, each token as often as its weight says (mean 1 over all tokens)."""
         rows_NI = inputs.reshape(-1, inputs.shape[-1]).float()
-        add_gram(self._upper_II, rows_NI)
+        add_gram(self._upper_II, rows_NI if weights_N is None else rows_NI * weights_N.sqrt()[:, None])
         torch.maximum(self.amax_I, torch.linalg.vector_norm(rows_NI, torch.inf, dim=0), out=self.amax_I)
         self.tokens += rows_NI.shape[0]
 
@@ -49,19 +49,21 @@ class MeanSquare:
 
     def __init__(self) -> None:
         self._sum_I: torch.Tensor | None = None
-        self._tokens = 0
+        self.tokens = 0
 
-    def add(self, inputs: torch.Tensor) -> None:
-        """Count [..., I] activations in."""
-        rows_NI = inputs.reshape(-1, inputs.shape[-1]).float()
-        sum_I = rows_NI.square().sum(dim=0, dtype=torch.float64)
+    def add(self, inputs: torch.Tensor, weights_N: torch.Tensor | None = None) -> None:
+        """Count [..., I] activations in, each token as often as its weight says (mean 1 over all tokens)."""
+        square_NI = inputs.reshape(-1, inputs.shape[-1]).float().square()
+        if weights_N is not None:
+            square_NI *= weights_N[:, None]
+        sum_I = square_NI.sum(dim=0, dtype=torch.float64)
         self._sum_I = sum_I if self._sum_I is None else self._sum_I + sum_I
-        self._tokens += rows_NI.shape[0]
+        self.tokens += square_NI.shape[0]
 
     def mean(self, where: str) -> NDArray[np.float32]:
         """float32 [I]. Raises `InputError` when an activation was not finite."""
         assert self._sum_I is not None, f"nothing entered {where}"
-        mean_I = (self._sum_I / self._tokens).float()
+        mean_I = (self._sum_I / self.tokens).float()
         if not bool(torch.isfinite(mean_I).all()):
             raise _not_finite(where)
         result: NDArray[np.float32] = mean_I.numpy()

@@ -38,7 +38,10 @@ UseCase = Annotated[
 ]
 Format = Annotated[str | None, typer.Option("--format", metavar="FORMAT", help="gguf or compressed-tensors.")]
 Type = Annotated[str | None, typer.Option("--type", metavar="TYPE", help="GGUF type: Q4_K_M, Q5_K_M, Q6_K, Q8_0, …")]
-Method = Annotated[str | None, typer.Option("--method", metavar="METHOD", help="gptq or rtn.")]
+Method = Annotated[str | None, typer.Option("--method", metavar="METHOD", help="gptq, awq or rtn.")]
+Effort = Annotated[
+    str, typer.Option("--effort", metavar="EFFORT", help="fast, balanced or best: time spent on quality.")
+]
 Bits = Annotated[int | None, typer.Option("--bits", metavar="N", help="4 or 8 (compressed-tensors).")]
 GroupSize = Annotated[
     str, typer.Option("--group-size", metavar="N|channel", help="Inputs per scale: 32, 64, 128 or `channel`.")
@@ -55,6 +58,9 @@ Imatrix = Annotated[
     typer.Option(
         "--imatrix", metavar="FILE", help="An importance matrix of llama.cpp instead of calibration text; method rtn."
     ),
+]
+ImatrixFile = Annotated[
+    Path, typer.Option("--out", metavar="FILE", help="The importance matrix, as GGUF.", show_default=False)
 ]
 Calibration = Annotated[
     list[str] | None,

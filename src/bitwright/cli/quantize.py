@@ -20,7 +20,20 @@ Examples:
   bitwright quantize ./Llama-3.2-1B --out w4 --format compressed-tensors --method gptq --bits 4 --group-size 128
   bitwright quantize ./Llama-3.2-1B --out q5 --type Q5_K_M --calibration notes.txt --samples 32 --length 512
 Interrupted? The same command goes on from the last finished block."""
-DECISIONS = ("format", "type", "method", "bits", "group_size", "asymmetric", "calibration", "samples", "length", "seed")
+DECISIONS = (
+    "format",
+    "type",
+    "method",
+    "effort",
+    "bits",
+    "group_size",
+    "asymmetric",
+    "imatrix",
+    "calibration",
+    "samples",
+    "length",
+    "seed",
+)
 
 
 def run(
@@ -31,9 +44,11 @@ def run(
     type: options.Type = None,
     lora: options.Lora = None,
     method: options.Method = None,
+    effort: options.Effort = "balanced",
     bits: options.Bits = None,
     group_size: options.GroupSize = "128",
     asymmetric: options.Asymmetric = False,
+    imatrix: options.Imatrix = None,
     calibration: options.Calibration = None,
     samples: options.Samples = 64,
     length: options.Length = 512,
@@ -60,10 +75,11 @@ def run(
             type=type,
             lora=lora,
             method=method,
+            effort=effort,
             bits=bits,
             group_size=group_size_of(group_size),
             symmetric=not asymmetric,
-            calibration=calibration_plan(calibration or (), samples, length, seed),
+            calibration=calibration_plan(calibration or (), samples, length, seed, imatrix=imatrix),
             progress=bars,
         )
     if dry_run:

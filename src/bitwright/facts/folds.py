@@ -5,7 +5,7 @@ computes; neither does dividing the rows of a value or up projection, whose outp
 channel. The families of families.py all share these four places.
 
 Not here: which scale is good (quantize/scaling.py), the rewrite itself (pipeline/rescale.py).
-Source: Lin et al. 2024, arXiv:2306.00978 §3.2 (AWQ); transformers models/llama/modeling_llama.py for the order of calls.
+Source: Lin et al. 2024, arXiv:2306.00978 §3.2 (AWQ); transformers models/llama/modeling_llama.py (order of calls).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from bitwright.core.errors import InputError, UnsupportedError, UsageError
 from bitwright.core.protocols import RoundsInputs, WeightSource
 from bitwright.core.schemes import InputRounding
 from bitwright.modeling.rounded_inputs import round_inputs
-from bitwright.tensors.products import linear
+from bitwright.tensors.products import differentiable_linear
 
 LAYERS = "model.layers"
 EMBEDDING = "model.embed_tokens.weight"
@@ -39,7 +39,7 @@ class Linear(nn.Linear):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if self.rounding is not None:
             input = round_inputs(input, self.rounding)
-        return linear(input, self.weight, self.bias)
+        return differentiable_linear(input, self.weight, self.bias)
 
 
 class Walker:
@@ -91,6 +91,10 @@ class Walker:
     @torch.no_grad()
     def forward(self, block: nn.Module, hidden_WTH: torch.Tensor) -> torch.Tensor:
         """Run a loaded block on a few windows: [W, T, H] → [W, T, H], causal attention within each window."""
+        return self.forward_with_gradient(block, hidden_WTH)
+
+    def forward_with_gradient(self, block: nn.Module, hidden_WTH: torch.Tensor) -> torch.Tensor:
+        """The same, recording gradients where torch is told to."""
         positions = torch.arange(hidden_WTH.shape[1])[None]
         output = block(
             hidden_WTH,
@@ -123,14 +127,18 @@ class Walker:
     @torch.no_grad()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[..., H] → float32 [..., V]: final norm and head. The head's weights are kept after the first call."""
+        return self.logits_with_gradient(hidden)
+
+    def logits_with_gradient(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The same, recording gradients where torch is told to."""
         if self._head_VH is None:
             self._head_VH = self._source.load(EMBEDDING if self.tied else HEAD).float()
             if isinstance(self._source, RoundsInputs):
                 self._head_rounding = self._source.input_rounding(HEAD.removesuffix(".weight"))
-        inputs = self.normed(hidden)
+        inputs = self.final_norm()(hidden)
         if self._head_rounding is not None:
             inputs = round_inputs(inputs, self._head_rounding)
-        return linear(inputs, self._head_VH)
+        return differentiable_linear(inputs, self._head_VH)
 
 
 def _skeleton(config: dict[str, Any]) -> Any:

@@ -23,27 +23,33 @@ from bitwright.core.plan import Method, TensorPlan
 from bitwright.core.protocols import WeightSource
 from bitwright.core.records import TensorRecord
 from bitwright.core.schemes import FloatScheme, GgmlScheme, MinifloatScheme
-from bitwright.facts.families import BLOCK, FINAL_NORM, LINEARS
+from bitwright.facts.families import BLOCK, FINAL_NORM, LINEARS, InputGroup
 from bitwright.formats.layout import ArtifactWriter
 from bitwright.modeling.stages import run_staged
 from bitwright.modeling.walk import Walker
 from bitwright.pipeline.rescale import divide_norm, rescale_block, scaling_note, stored_dtype, weight_of
+from bitwright.pipeline.sensitivity import Sensitivities
 from bitwright.quantize.scaling import scale_columns
 from bitwright.quantize.solve import Statistics, solve
 
+TokenWeights = Mapping[InputGroup, torch.Tensor]
+HEAVIEST = 100.0  # times the mean weight of a token: single tokens reach 1,300 (docs/log.md)
 BATCH_TOKENS = 4096  # tokens per forward pass: large enough for the matrix products, small beside a block's weights
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Workshop:
-    """What every unit needs. `emit` takes region bytes."""
+    """What every unit needs. `emit` takes region bytes; `importance` is mean squares of inputs by tensor, where an
+    importance matrix takes the place of statistics."""
 
     source: WeightSource
     writer: ArtifactWriter
     plans: Mapping[str, TensorPlan]
     method: Method
     rescale: bool  # whether columns are scaled first
+    sensitivities: Sensitivities | None = None
     emit: Callable[[Mapping[str, bytes]], None]
+    importance: Mapping[str, NDArray[np.float32]] = dataclasses.field(default_factory=dict)
 
 
 def is_float(entry: TensorPlan) -> bool:
@@ -76,7 +82,11 @@ def write_tensor(
             notes=(note,) if note else (), seconds=time.monotonic() - started,
         )  # fmt: skip
         return record, values
-    tensor, notes = solve(values, statistics, entry.scheme, shop.method, peak=peak)
+    if shop.importance and name not in shop.importance:
+        note = "the importance matrix does not speak of this tensor: every input counts alike"
+    tensor, notes = solve(
+        values, statistics, entry.scheme, shop.method, peak=peak, importance_I=shop.importance.get(name)
+    )
     shop.emit(shop.writer.encode(entry, tensor))
     said = (note, *notes.notes) if note else notes.notes
     record = TensorRecord(
@@ -96,23 +106,25 @@ def quantize_block(
         return tuple(write_tensor(shop, name)[0] for name in names), None
     block = walker.load_block(index)
     batches = torch.split(hidden_WTH, max(1, BATCH_TOKENS // hidden_WTH.shape[1]))
-    notes = _rescale(shop, walker, block, batches, prefix) if shop.rescale else {}
+    weights = token_weights(shop, index)
+    notes = _rescale(shop, walker, block, batches, prefix, weights) if shop.rescale else {}
     linears = {f"{prefix}{module}.weight" for modules in LINEARS.values() for module in modules}
     records = {
         name: write_tensor(shop, name, values=block.get_parameter(name.removeprefix(prefix)).data.numpy())[0]
         for name in names
         if name not in linears
     }
-    groups = {modules[0]: modules for modules in LINEARS.values()}
+    groups = {modules[0]: group for group, modules in LINEARS.items()}
     running: dict[str, InputStatistics] = {}
 
     def observe(leader: str, inputs: torch.Tensor) -> None:
-        running.setdefault(leader, InputStatistics(inputs.shape[-1])).add(inputs)
+        seen = running.setdefault(leader, InputStatistics(inputs.shape[-1]))
+        seen.add(inputs, _part(weights, groups[leader], seen.tokens, inputs))
 
     def complete(leader: str) -> None:
         seen = running.pop(leader)
         statistics = Statistics.of(seen.gram(prefix + leader), shop.method, peak=seen.peak)
-        members = {f"{prefix}{module}.weight": block.get_submodule(module) for module in groups[leader]}
+        members = {f"{prefix}{module}.weight": block.get_submodule(module) for module in LINEARS[groups[leader]]}
         peak = fused_peak({name: (shop.plans[name], weight_of(linear)) for name, linear in members.items()})
         for name, linear in members.items():
             records[name], values = write_tensor(
@@ -124,16 +136,46 @@ def quantize_block(
     return tuple(records[name] for name in names), torch.cat(outputs)
 
 
+def token_weights(shop: Workshop, index: int) -> TokenWeights:
+    """Weights of the calibration tokens at block `index`, mean 1 per group; empty when every token counts alike."""
+    if shop.sensitivities is None:
+        return {}
+    return {group: tempered(tokens) for group, tokens in shop.sensitivities.block(index).tokens.items()}
+
+
+def tempered(tokens_N: NDArray[np.float32]) -> torch.Tensor:
+    """Mean squared gradients as weights of mean 1, the largest cut off at `HEAVIEST`."""
+    weights_N = torch.from_numpy(tokens_N).double()
+    weights_N = (weights_N / weights_N.mean()).clamp(max=HEAVIEST)
+    return (weights_N / weights_N.mean()).float()
+
+
+def _part(weights: TokenWeights, group: InputGroup, start: int, inputs: torch.Tensor) -> torch.Tensor | None:
+    """The weights of the tokens in `inputs`, the first of which is token `start`."""
+    if group not in weights:
+        return None
+    return weights[group][start : start + inputs.shape[:-1].numel()]
+
+
 def _rescale(
-    shop: Workshop, walker: Walker, block: nn.Module, batches: Sequence[torch.Tensor], prefix: str
+    shop: Workshop,
+    walker: Walker,
+    block: nn.Module,
+    batches: Sequence[torch.Tensor],
+    prefix: str,
+    weights: TokenWeights,
 ) -> dict[str, str]:
     """Take mean squares in one float pass over the block, and fold scales."""
     squares = {group: MeanSquare() for group in LINEARS}
+
+    def observer(group: InputGroup) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+        def observe(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+            squares[group].add(args[0], _part(weights, group, squares[group].tokens, args[0]))
+
+        return observe
+
     handles = [
-        block.get_submodule(modules[0]).register_forward_pre_hook(
-            lambda _module, args, group=group: squares[group].add(args[0])
-        )
-        for group, modules in LINEARS.items()
+        block.get_submodule(modules[0]).register_forward_pre_hook(observer(group)) for group, modules in LINEARS.items()
     ]
     try:
         for part in batches:
@@ -163,8 +205,11 @@ def quantize_head(shop: Workshop, walker: Walker, name: str, hidden_WTH: torch.T
     A head of its own may have its columns scaled; a tied one is the embedding too, whose columns nothing can undo.
     """
     running = InputStatistics(hidden_WTH.shape[-1])
+    weights_N = tempered(shop.sensitivities.head().tokens) if shop.sensitivities else None
     for part in torch.split(hidden_WTH, max(1, BATCH_TOKENS // hidden_WTH.shape[1])):
-        running.add(walker.normed(part))
+        count = part.shape[0] * part.shape[1]
+        some_N = None if weights_N is None else weights_N[running.tokens : running.tokens + count]
+        running.add(walker.normed(part), some_N)
     gram_II = running.gram(name)
     if not shop.rescale or walker.tied:
         statistics = Statistics.of(gram_II, shop.method, peak=running.peak)

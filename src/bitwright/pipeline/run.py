@@ -16,7 +16,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from bitwright.calibration.corpora import TokenWindows, windows_from_files
 from bitwright.calibration.selftext import self_windows
@@ -30,12 +32,14 @@ from bitwright.core.records import ArtifactFile, QuantRecord, TensorRecord
 from bitwright.facts.families import BLOCK, EMBEDDING, FINAL_NORM, HEAD
 from bitwright.formats.compressed_tensors import CompressedTensorsWriter
 from bitwright.formats.gguf_file import GgufWriter
+from bitwright.formats.imatrix import importances, read_imatrix
 from bitwright.formats.layout import ArtifactWriter, FileLayout
 from bitwright.formats.original import open_original, other_weights
 from bitwright.modeling.walk import Walker
-from bitwright.pipeline.blocks import Workshop, is_float, quantize_block, quantize_head, write_tensor
+from bitwright.pipeline.blocks import BATCH_TOKENS, Workshop, is_float, quantize_block, quantize_head, write_tensor
 from bitwright.pipeline.job import WORK, Job, UnitRecord, identity
 from bitwright.pipeline.output import GrowingArtifact, partial_path, publish_all
+from bitwright.pipeline.sensitivity import Sensitivities, take_sensitivities
 
 RECORD = "quant.json"
 
@@ -60,7 +64,7 @@ def quantize(
     source = open_original(folder, adapter)
     if source.facts.fingerprint != plan.model.fingerprint:
         what = f"`{folder}`" if adapter is None else f"`{folder}` with the adapter `{adapter}`"
-        raise MismatchError(f"{what} is not the model that the plan was made for", hint="make the plan again")
+        raise MismatchError(f"{what} is not the checkpoint that the plan was made for", hint="make the plan again")
     job = Job(out, plan)
     try:
         record = _run(plan, folder, source, out, job, progress)
@@ -107,13 +111,25 @@ def _run(plan: Plan, folder: Path, source: WeightSource, out: Path, job: Job, pr
                 plans=plans,
                 method=plan.method,
                 rescale=plan.scales_columns,
+                sensitivities=_sensitivities(plan, source, job, windows, progress),
                 emit=artifact.write,
+                importance=_importance(plan),
             )
             _run_units(units, shop, job, artifact, windows, progress)
     publish_all(layouts, job.folder, out)
     for name, data in writer.sidecars().items():
         write_bytes(out / name, data)
     return _record(plan, out, layouts, job)
+
+
+def _sensitivities(
+    plan: Plan, source: WeightSource, job: Job, windows: TokenWindows | None, progress: Progress
+) -> Sensitivities | None:
+    """Weights of tokens, where the plan asks for the best and there is text to take them from."""
+    if plan.effort != "best" or plan.method == "rtn" or windows is None:
+        return None
+    batch = max(1, BATCH_TOKENS // windows.tokens.shape[1])
+    return take_sensitivities(job.folder, Walker(source), windows.tokens, batch=batch, progress=progress)
 
 
 def layout_sha256(layouts: tuple[FileLayout, ...]) -> str:
@@ -193,6 +209,12 @@ def _head(shop: Workshop, walker: Walker, hidden: torch.Tensor | None) -> tuple[
     if hidden is None or is_float(shop.plans[name]):
         return write_tensor(shop, FINAL_NORM)[0], write_tensor(shop, name)[0]
     return quantize_head(shop, walker, name, hidden)
+
+
+def _importance(plan: Plan) -> dict[str, NDArray[np.float32]]:
+    """What an importance matrix says of the inputs, where the plan names one."""
+    path = Path(plan.calibration.imatrix)
+    return importances(read_imatrix(path), path, plan.tensors) if plan.calibration.imatrix else {}
 
 
 def _writer(plan: Plan, folder: Path) -> ArtifactWriter:

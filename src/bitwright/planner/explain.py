@@ -62,7 +62,7 @@ def _summary(plan: Plan) -> tuple[tuple[str, str], ...]:
         ("model", f"{model.path} ({model.architecture}, {model.parameters / 1e6:.1f} million parameters)"),
         ("device", f"{plan.device.count} x {plan.device.name}" if plan.device.count > 1 else plan.device.name),
         ("use case", plan.use_case),
-        ("format", f"{plan.format} {plan.type}, {plan.method}"),
+        ("format", f"{plan.format} {plan.type}, {plan.method} ({plan.effort})"),
         ("file", f"{format_bytes(plan.file_bytes)}, {plan.bits_per_weight:.2f} bits per weight"),
         ("original", f"{format_bytes(model.bytes)} {model.dtype}"),
         ("memory", f"{format_bytes(memory.total)} of {format_bytes(memory.available)} at {memory.context} tokens"),

@@ -13,6 +13,7 @@ Dimension key: O outputs · I inputs · N rows
 from __future__ import annotations
 
 import platform
+from typing import Any
 
 import torch
 
@@ -27,6 +28,33 @@ def linear(inputs: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor |
     rows_NI = inputs.reshape(-1, inputs.shape[-1]).contiguous()
     product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows_NI, weight_OI, bias_O, "none", [], "")
     return product.view(*inputs.shape[:-1], weight_OI.shape[0])
+
+
+class FrozenLinear(torch.autograd.Function):
+    """`linear` with a gradient for its inputs alone: the weights are data here."""
+
+    @staticmethod
+    def forward(
+        context: Any, inputs: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor | None
+    ) -> torch.Tensor:
+        """[..., I] → [..., O]."""
+        context.weight_OI = weight_OI
+        return linear(inputs, weight_OI, bias_O)
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        """[..., O] → [..., I]."""
+        return linear(gradients[0], context.weight_OI.T.contiguous()), None, None
+
+
+def differentiable_linear(
+    inputs: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor | None = None
+) -> torch.Tensor:
+    """`linear`, recorded for a backward pass when the inputs ask for one."""
+    if torch.is_grad_enabled() and inputs.requires_grad:
+        recorded: torch.Tensor = FrozenLinear.apply(inputs, weight_OI, bias_O)  # type: ignore[no-untyped-call]
+        return recorded
+    return linear(inputs, weight_OI, bias_O)
 
 
 def add_gram(upper_II: torch.Tensor, rows_NI: torch.Tensor) -> None:

@@ -1,0 +1,132 @@
+"""How much each token and each output of each linear matters to the model's own predictions: diagonal Fisher terms.
+
+One backward pass of the cross-entropy, with labels drawn from the model's own distribution, gives g = ∂loss/∂y at the
+output y of every linear. The second-order loss of an error E in its weights is ½ Σ_t Σ_o g_to² (E x_t)_o²; splitting g²
+into a part per token and a part per output leaves two vectors per linear: weights of tokens for the Gram matrix
+(all readers of one input share them), and weights of rows for comparing types under a byte budget.
+
+The model is walked block by block in both directions: hidden states at block boundaries are kept by the caller, a block
+is loaded, run forward again and differentiated. Memory is one block, one batch of activations with their gradients.
+
+Not here: where hidden states lie between the passes (pipeline/sensitivity.py), what is done with the weights.
+Source: the diagonal Fisher information as in Dong et al. 2020, arXiv:1911.03852 (HAWQ-V2) and Kim et al. 2024,
+arXiv:2306.07629 (SqueezeLLM, §4.1); one weight per token and input group is our own reduction (docs/log.md).
+Dimension key: W windows · T tokens per window · H hidden · O outputs · V vocabulary · N tokens of all windows
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from bitwright.facts.families import LINEARS, InputGroup
+from bitwright.modeling.walk import Walker
+
+HEAD_ROWS = 512  # positions whose logits are held at once
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BlockWeights:
+    """Mean squared gradients of one block. `tokens` [N] per input group, in the order of the windows, averaged over
+    outputs; `rows` [O] per linear, averaged over tokens."""
+
+    tokens: dict[InputGroup, NDArray[np.float32]]
+    rows: dict[str, NDArray[np.float32]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class HeadWeights:
+    """The same at the output head: `tokens` [N], `rows` [V]."""
+
+    tokens: NDArray[np.float32]
+    rows: NDArray[np.float32]
+
+
+def head_gradients(
+    walker: Walker, batches: Sequence[torch.Tensor], generator: torch.Generator
+) -> tuple[list[torch.Tensor], HeadWeights]:
+    """Gradients at the last hidden states [W, T, H], batch by batch, of the sum over tokens of the cross-entropy."""
+    gradients, tokens, rows_V = [], [], None
+    for hidden_WTH in batches:
+        flat_NH = hidden_WTH.reshape(-1, hidden_WTH.shape[-1])
+        parts = []
+        for part_NH in torch.split(flat_NH, HEAD_ROWS):
+            with torch.enable_grad():
+                leaf_NH = part_NH.detach().requires_grad_()
+                logits_NV = walker.logits_with_gradient(leaf_NH)
+                probabilities_NV = torch.softmax(logits_NV.detach(), dim=-1)
+                labels_N = torch.multinomial(probabilities_NV, 1, generator=generator)
+                gradient_NV = probabilities_NV.scatter_add_(1, labels_N, torch.full(labels_N.shape, -1.0))
+                logits_NV.backward(gradient_NV)  # type: ignore[no-untyped-call]
+            assert leaf_NH.grad is not None
+            parts.append(leaf_NH.grad)
+            square_NV = gradient_NV.square_()
+            tokens.append(square_NV.mean(dim=1))
+            summed_V = square_NV.sum(dim=0)
+            rows_V = summed_V if rows_V is None else rows_V + summed_V
+        gradients.append(torch.cat(parts).reshape(hidden_WTH.shape))
+    assert rows_V is not None, "no windows"
+    tokens_N = torch.cat(tokens)
+    return gradients, HeadWeights(tokens=tokens_N.numpy(), rows=(rows_V / len(tokens_N)).numpy())
+
+
+def block_gradients(
+    walker: Walker, index: int, hidden: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor]
+) -> tuple[list[torch.Tensor], BlockWeights]:
+    """Carry gradients back through block `index`.
+
+    `hidden` are the block's inputs and `gradients` those at its outputs, both [W, T, H] batch by batch. Returns the
+    gradients at its inputs and the block's weights.
+    """
+    block = walker.load_block(index)
+    running = {module: _Squares() for modules in LINEARS.values() for module in modules}
+    handles = [block.get_submodule(module).register_full_backward_hook(square) for module, square in running.items()]
+    back = []
+    try:
+        for inputs_WTH, gradient_WTH in zip(hidden, gradients, strict=True):
+            with torch.enable_grad():
+                leaf_WTH = inputs_WTH.detach().requires_grad_()
+                outputs_WTH = walker.forward_with_gradient(block, leaf_WTH)
+                outputs_WTH.backward(gradient_WTH)  # type: ignore[no-untyped-call]
+            assert leaf_WTH.grad is not None
+            back.append(leaf_WTH.grad)
+    finally:
+        for handle in handles:
+            handle.remove()
+    tokens = {
+        group: np.stack([running[module].tokens() for module in modules]).mean(axis=0)
+        for group, modules in LINEARS.items()
+    }
+    return back, BlockWeights(tokens=tokens, rows={module: square.rows() for module, square in running.items()})
+
+
+class _Squares:
+    """Backward hook of one linear: sums of squared gradients at its output, by token and by row."""
+
+    def __init__(self) -> None:
+        self._tokens: list[torch.Tensor] = []
+        self._rows_O: torch.Tensor | None = None
+
+    def __call__(
+        self, _module: nn.Module, _inputs: tuple[torch.Tensor | None, ...], outputs: tuple[torch.Tensor | None, ...]
+    ) -> None:
+        gradient = outputs[0]
+        assert gradient is not None
+        square_NO = gradient.detach().reshape(-1, gradient.shape[-1]).square()
+        self._tokens.append(square_NO.mean(dim=1))
+        summed_O = square_NO.sum(dim=0)
+        self._rows_O = summed_O if self._rows_O is None else self._rows_O + summed_O
+
+    def tokens(self) -> NDArray[np.float32]:
+        result: NDArray[np.float32] = torch.cat(self._tokens).numpy()
+        return result
+
+    def rows(self) -> NDArray[np.float32]:
+        assert self._rows_O is not None
+        result: NDArray[np.float32] = (self._rows_O / sum(len(part) for part in self._tokens)).numpy()
+        return result

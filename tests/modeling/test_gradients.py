@@ -1,0 +1,98 @@
+"""The block-by-block backward pass against autograd through the whole model at once."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from bitwright.core.protocols import SILENT
+from bitwright.facts.families import LINEARS
+from bitwright.formats.checkpoint import CheckpointSource
+from bitwright.modeling.gradients import block_gradients, head_gradients
+from bitwright.modeling.walk import Walker
+from bitwright.pipeline import sensitivity
+from bitwright.pipeline.sensitivity import take_sensitivities
+from checkpoints import write_checkpoint
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_checkpoint(tmp_path / "model", dtype="F32", layers=3)
+
+
+def whole_model_gradients(folder: Path, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Gradients [N, O] at the output of every linear, labels drawn as `head_gradients` draws them."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    found: dict[str, torch.Tensor] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_full_backward_hook(
+                lambda _module, _inputs, outputs, name=name: found.__setitem__(name, outputs[0].flatten(0, -2))
+            )
+    logits = model(tokens).logits.flatten(0, -2)
+    labels = torch.multinomial(torch.softmax(logits.detach(), -1), 1, generator=torch.Generator().manual_seed(0))
+    torch.nn.functional.cross_entropy(logits, labels[:, 0], reduction="sum").backward()
+    return found
+
+
+def test_both_ways_agree(folder: Path) -> None:
+    tokens = torch.randint(0, 320, (4, 16), generator=torch.Generator().manual_seed(1))
+    expected = whole_model_gradients(folder, tokens)
+    walker = Walker(CheckpointSource(folder))
+    hidden = [walker.embed(tokens)]
+    for index in range(walker.layers):
+        hidden.append(walker.run_block(index, hidden[-1]))
+    gradients, head = head_gradients(walker, hidden[-1].split(4), torch.Generator().manual_seed(0))
+    np.testing.assert_allclose(head.tokens, expected["lm_head"].square().mean(1), rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(head.rows, expected["lm_head"].square().mean(0), rtol=1e-4, atol=1e-7)
+    gradients = list(torch.cat(gradients).split(2))
+    for index in reversed(range(walker.layers)):
+        gradients, weights = block_gradients(walker, index, hidden[index].split(2), gradients)
+        for group, modules in LINEARS.items():
+            squares = [expected[f"model.layers.{index}.{module}"].square() for module in modules]
+            tokens_N = torch.stack([square.mean(1) for square in squares]).mean(0)
+            np.testing.assert_allclose(weights.tokens[group], tokens_N, rtol=2e-3, atol=1e-9)
+            for module, square in zip(modules, squares, strict=True):
+                np.testing.assert_allclose(weights.rows[module], square.mean(0), rtol=2e-3, atol=1e-9)
+
+
+def test_an_interrupted_pass_ends_with_the_same_weights(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = torch.randint(0, 320, (4, 16), generator=torch.Generator().manual_seed(1))
+    walker = Walker(CheckpointSource(folder))
+
+    def weigh(work: Path) -> sensitivity.Sensitivities:
+        work.mkdir(exist_ok=True)
+        return take_sensitivities(work, walker, tokens, batch=2, progress=SILENT)
+
+    whole = weigh(tmp_path / "whole")
+    save = sensitivity._save
+    left = [0]
+
+    def dying(path: Path, values: torch.Tensor, *, exact: bool = False) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        save(path, values, exact=exact)
+
+    for fatal in range(1, 20):  # die at the n-th write, then go on
+        left[0] = fatal
+        work = tmp_path / f"killed-{fatal}"
+        with monkeypatch.context() as patch:
+            patch.setattr(sensitivity, "_save", dying)
+            try:
+                weigh(work)
+            except KeyboardInterrupt:
+                pass
+            else:
+                assert fatal > 5
+                break
+        again = weigh(work)
+        np.testing.assert_array_equal(again.head().rows, whole.head().rows)
+        for index in range(walker.layers):
+            for group in LINEARS:
+                np.testing.assert_array_equal(again.block(index).tokens[group], whole.block(index).tokens[group])
+        assert not list((work / sensitivity.FOLDER).glob("*.npy"))

@@ -4,10 +4,11 @@ Importing this costs nothing; each verb loads what it needs when it is called. N
 """
 
 from bitwright.api.decision import make_plan as plan
+from bitwright.api.importance import imatrix
 from bitwright.api.inspection import inspect
 from bitwright.api.making import quantize
 from bitwright.api.proof import validate
 from bitwright.api.service import chat, serve
 from bitwright.api.shipment import ship
 
-__all__ = ["chat", "inspect", "plan", "quantize", "serve", "ship", "validate"]
+__all__ = ["chat", "imatrix", "inspect", "plan", "quantize", "serve", "ship", "validate"]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from bitwright.core.documents import Document, to_json
-from bitwright.core.records import Gate, Inspection, QuantRecord, ShipRecord, ValidationRecord
+from bitwright.core.records import Gate, ImatrixRecord, Inspection, QuantRecord, ShipRecord, ValidationRecord
 from bitwright.core.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -60,6 +60,17 @@ def print_quant(record: QuantRecord, out: str) -> None:
     if notes:
         rows.append(("notes", f"{notes}, see quant.json"))
     _pairs(console, rows)
+
+
+def print_imatrix(record: ImatrixRecord) -> None:
+    """What was measured."""
+    rows = [
+        ("importance matrix", record.file),
+        ("tensors", str(record.tensors)),
+        ("tokens", f"{record.tokens:,}"),
+        ("time", format_seconds(record.seconds)),
+    ]
+    _pairs(_console(), rows)
 
 
 def print_validation(record: ValidationRecord) -> None:

@@ -57,6 +57,21 @@ class QuantRecord(Document, frozen=True, kw_only=True):
     provenance: Provenance
 
 
+class ImatrixRecord(Document, frozen=True, kw_only=True):
+    """What `imatrix` wrote."""
+
+    schema: str = "bitwright.imatrix/1"
+    file: str
+    model: str
+    model_fingerprint: str
+    calibration: CalibrationPlan
+    calibration_sha256: str  # of the token ids
+    tensors: int
+    tokens: int
+    seconds: float
+    provenance: Provenance
+
+
 class Estimate(Record, frozen=True, kw_only=True):
     """A figure with its 95 % interval; the error is clustered by window."""
 

@@ -78,9 +78,12 @@ def solve(
     method: Method,
     *,
     peak: float | None = None,
+    importance_I: Float32 | None = None,
     threads: int | None = None,
 ) -> tuple[QTensor, Notes]:
     """Quantize one matrix. Without statistics every input counts alike and codes are the nearest ones.
+
+    `importance_I` is a Gram matrix's diagonal where nothing else of it is known (an importance matrix of llama.cpp).
 
     Rows are solved apart, in slabs of a fixed size, so the result does not depend on `threads` (default: all cores).
     `peak` is the largest magnitude of all matrices that an engine fuses with this one, itself included, so that the
@@ -88,7 +91,7 @@ def solve(
     """
     weight_OI = np.ascontiguousarray(weight_OI, dtype=np.float32)
     used, damping, notes = _method(statistics, method)
-    weights_I = importance(statistics, weight_OI.shape[1])
+    weights_I = importance(statistics, weight_OI.shape[1]) if importance_I is None else relative(importance_I)
     shared = matrix_fields(weight_OI, scheme, peak)
 
     def rows(start: int) -> _Slab:
@@ -126,10 +129,15 @@ def importance(statistics: Statistics | None, columns: int) -> Float32:
     """Weight of every input in the scale search, mean 1, [I]."""
     if statistics is None:
         return np.ones(columns, dtype=np.float32)
-    diagonal_I = np.diag(statistics.gram_II).astype(np.float64)
+    return relative(np.diag(statistics.gram_II))
+
+
+def relative(mean_squares_I: Float32) -> Float32:
+    """Weights from the mean square of every input, [I]; all alike where nothing was excited."""
+    diagonal_I = mean_squares_I.astype(np.float64)
     mean = diagonal_I.mean()
     if not mean > 0:
-        return np.ones(columns, dtype=np.float32)
+        return np.ones(len(diagonal_I), dtype=np.float32)
     weights_I: Float32 = (diagonal_I / mean + IMPORTANCE_FLOOR).astype(np.float32)
     return weights_I
 

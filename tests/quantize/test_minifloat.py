@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -13,6 +18,7 @@ from hypothesis import strategies as st
 from bitwright.core.errors import UsageError
 from bitwright.core.schemes import ActivationScheme, IntScheme, MinifloatScheme
 from bitwright.quantize.activations import input_scale
+from bitwright.quantize.grid import Grid, round_to_grid
 from bitwright.quantize.minifloat import minifloat_grid, nearest_codes, shared_fields
 from bitwright.quantize.solve import Statistics, importance, solve
 from bitwright.tensors.minifloat_values import TABLES, decode_e8m0, decode_minifloat
@@ -170,3 +176,41 @@ def test_plain_scales_are_those_of_compressed_tensors(preset: str) -> None:
         case _:
             stored = scale.bfloat16().float().numpy().reshape(ours.fields["scale"].shape)
             np.testing.assert_array_equal(ours.fields["scale"], stored)
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, Any]:
+    return json.loads((Path(__file__).parents[1] / "golden" / "minifloats_llm_compressor.json").read_text())
+
+
+def stored_by_llm_compressor(golden: dict[str, Any], preset: str) -> dict[str, np.ndarray]:
+    (case,) = [case for case in golden["cases"] if case["preset"] == preset]
+    return {name: np.array(value) for name, value in case["stored"].items()}
+
+
+@pytest.mark.parametrize("preset", ["FP8_DYNAMIC", "FP8_BLOCK", "NVFP4A16", "MXFP4A16", "MXFP8A16"])
+def test_plain_codes_are_those_of_llm_compressor(golden: dict[str, Any], preset: str) -> None:
+    stored = stored_by_llm_compressor(golden, preset)
+    weight = np.array(golden["weight"], dtype=np.float32)
+    schemes = PRESETS | {"FP8_BLOCK": SCHEMES[2]}
+    scheme = msgspec.structs.replace(schemes[preset], scale_dtype="f32")
+    ours = plainly(weight, scheme, peak=golden["peak"])
+    codes = stored.get("weight")
+    if codes is None:
+        packed = stored["weight_packed"].astype(np.uint8)
+        codes = np.stack((packed & 15, packed >> 4), axis=-1).reshape(weight.shape)
+    np.testing.assert_array_equal(ours.codes, codes)
+    scales = ours.fields.get("scale_codes", ours.fields.get("exponents", ours.fields.get("scale")))
+    np.testing.assert_array_equal(np.asarray(scales), stored["weight_scale"].astype(scales.dtype))
+    if scheme.scaling == "nv":
+        np.testing.assert_allclose(ours.fields["global_scale"], stored["weight_global_scale"], rtol=2e-7)
+
+
+def test_plain_integers_are_those_of_llm_compressor(golden: dict[str, Any]) -> None:
+    stored = stored_by_llm_compressor(golden, "W8A8")
+    weight = np.array(golden["weight"], dtype=np.float32)
+    step = np.abs(weight).max(axis=1, keepdims=True) / np.float32(127.5)
+    np.testing.assert_array_equal(step, stored["weight_scale"].astype(np.float32))
+    zeros = np.zeros_like(step)
+    grid = Grid(step_OG=step, zero_OG=zeros, offset_OG=zeros, group_size=weight.shape[1], low=-128, high=127)
+    np.testing.assert_array_equal(round_to_grid(weight, grid), stored["weight"])

@@ -30,6 +30,7 @@ from bitwright.facts.checkpoint import DTYPE_BYTES, SINGLE
 
 STORED_DTYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16"}
 ELEMENT_DTYPES = {"e4m3": "F8_E4M3", "e5m2": "F8_E5M2"}
+Parts = dict[str, tuple[str, tuple[int, ...]]]  # local name → type and shape
 METADATA = {"format": "pt"}
 MAX_SHARD_BYTES = 5 * GIB
 HEADER_ALIGNMENT = 8
@@ -58,7 +59,7 @@ def stored_parts(entry: TensorPlan) -> tuple[StoredPart, ...]:
     return tuple(StoredPart(f"{module}.{name}", dtype, shape) for name, (dtype, shape) in parts.items())
 
 
-def quantized_parts(scheme: QuantScheme, rows: int, columns: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+def quantized_parts(scheme: QuantScheme, rows: int, columns: int) -> Parts:
     """Local name → type and shape, for a matrix of `rows x columns`."""
     if isinstance(scheme, IntScheme):
         return _integer_parts(scheme, rows, columns)
@@ -66,25 +67,25 @@ def quantized_parts(scheme: QuantScheme, rows: int, columns: int) -> dict[str, t
     scale = STORED_DTYPES[scheme.scale_dtype]
     if scheme.element == "e2m1":
         group, kind = (NV_GROUP, "F8_E4M3") if scheme.scaling == "nv" else (MX_GROUP, "U8")
-        parts = {"weight_packed": ("U8", (rows, columns // 2)), "weight_scale": (kind, (rows, columns // group))}
+        four: Parts = {"weight_packed": ("U8", (rows, columns // 2)), "weight_scale": (kind, (rows, columns // group))}
         if scheme.scaling == "nv":
-            parts["weight_global_scale"] = ("F32", (1,))
+            four["weight_global_scale"] = ("F32", (1,))
             if scheme.activations is not None:
-                parts["input_global_scale"] = ("F32", (1,))
-        return parts
-    scales: dict[str, tuple[str, tuple[int, ...]]] = {
+                four["input_global_scale"] = ("F32", (1,))
+        return four
+    scales: Parts = {
         "tensor": (scale, (1,)),
         "channel": (scale, (rows, 1)),
         "block": (scale, (-(-rows // FP8_BLOCK), -(-columns // FP8_BLOCK))),
         "mx": ("U8", (rows, columns // MX_GROUP)),
     }
-    parts = {"weight": (ELEMENT_DTYPES[scheme.element], (rows, columns)), "weight_scale": scales[scheme.scaling]}
+    parts: Parts = {"weight": (ELEMENT_DTYPES[scheme.element], (rows, columns)), "weight_scale": scales[scheme.scaling]}
     return parts | _input_scale(scheme, scale)
 
 
-def _integer_parts(scheme: IntScheme, rows: int, columns: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+def _integer_parts(scheme: IntScheme, rows: int, columns: int) -> Parts:
     groups, scale = scheme.groups(columns), STORED_DTYPES[scheme.scale_dtype]
-    parts: dict[str, tuple[str, tuple[int, ...]]]
+    parts: Parts
     if not scheme.packed:
         parts = {"weight": ("I8", (rows, columns)), "weight_scale": (scale, (rows, groups))}
         return parts | _input_scale(scheme, scale)
@@ -98,7 +99,7 @@ def _integer_parts(scheme: IntScheme, rows: int, columns: int) -> dict[str, tupl
     return parts
 
 
-def _input_scale(scheme: IntScheme | MinifloatScheme, dtype: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+def _input_scale(scheme: IntScheme | MinifloatScheme, dtype: str) -> Parts:
     static = scheme.activations is not None and not scheme.activations.dynamic
     return {"input_scale": (dtype, (1,))} if static else {}
 

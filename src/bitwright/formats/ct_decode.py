@@ -71,7 +71,10 @@ def expected_parts(
             scales = [(rows, columns // group)]
     scale_types = {NV: ("F8_E4M3",), MX4: ("U8", "F8_E8M0"), MX8: ("U8", "F8_E8M0")}.get(form, FLOAT_DTYPES)
     single: list[Shape] = [(1,), ()]
-    words = [(rows, words_for(columns, weights.num_bits)), (rows, padded_words_for(columns, weights.num_bits))]
+    words: list[Shape] = [
+        (rows, words_for(columns, weights.num_bits)),
+        (rows, padded_words_for(columns, weights.num_bits)),
+    ]
     codes: dict[str, tuple[tuple[str, ...], list[Shape]]] = {
         PACKED: (("I32",), words),
         NV: (("U8",), [(rows, columns // 2)]),
@@ -79,7 +82,7 @@ def expected_parts(
     }
     plain = ("I8",) if weights.type == "int" else ("F8_E4M3",)
     zeros = ("I32",) if form == PACKED else ("I8",)
-    packed_zeros = [(words_for(rows, weights.num_bits), columns // group)]
+    packed_zeros: list[Shape] = [(words_for(rows, weights.num_bits), columns // group)]
     return {
         holder(form): codes.get(form, (plain, [shape])),
         "weight_scale": (scale_types, scales),

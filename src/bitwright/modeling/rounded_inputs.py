@@ -48,7 +48,7 @@ def round_inputs(inputs: torch.Tensor, rounding: InputRounding) -> torch.Tensor:
 def _groups(values: torch.Tensor, size: int) -> torch.Tensor:
     """[..., I] → [..., G, size]; zeros fill the last group."""
     padded = nn.functional.pad(values, (0, -values.shape[-1] % size))
-    return padded.unflatten(-1, (-1, size))
+    return padded.view(*padded.shape[:-1], -1, size)
 
 
 def _joined(grouped: torch.Tensor, width: int) -> torch.Tensor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from bitwright.core.errors import UsageError
-from bitwright.core.schemes import CodebookScheme, GgmlScheme, QuantScheme
+from bitwright.core.schemes import IntScheme, MinifloatScheme, QuantScheme
 from bitwright.quantize.integer import round_scale
 from bitwright.tensors.minifloat_values import MINIFLOATS
 from bitwright.tensors.qtensor import Array
@@ -22,7 +22,7 @@ INT8_HALF_RANGE = 127.5
 
 def input_scale(scheme: QuantScheme, peak: float | None) -> dict[str, Array]:
     """The field `input_scale` [1], or nothing. Raises `UsageError` for a scale to be stored of inputs never seen."""
-    if isinstance(scheme, GgmlScheme | CodebookScheme) or scheme.activations is None or scheme.activations.dynamic:
+    if not isinstance(scheme, IntScheme | MinifloatScheme) or scheme.activations is None or scheme.activations.dynamic:
         return {}
     if peak is None:
         raise UsageError(

@@ -151,7 +151,7 @@ def _nv_scales(weight_OI: Float32, weights_I: Float32, factor: Array, search: Se
         return np.where(plain == 0, encode_minifloat(np.array(0.125, dtype=np.float32), "e4m3"), plain)
     highest = MINIFLOATS["e4m3"].largest_code
     candidates = np.clip(plain[..., None].astype(np.int64) + NV_NEIGHBOURS, 1, highest).astype(np.uint8)
-    steps = decode_minifloat(candidates, "e4m3") / factor.astype(np.float32)
+    steps: Float32 = np.divide(decode_minifloat(candidates, "e4m3"), factor.astype(np.float32), dtype=np.float32)
     return _take(candidates, _best(weight_OI, weights_I, steps, tile, "e2m1")).astype(np.uint8)
 
 
@@ -160,9 +160,10 @@ def _mx_scales(weight_OI: Float32, weights_I: Float32, scheme: MinifloatScheme, 
     peaks = _peaks(weight_OI, tile)
     if search == "plain":
         # compressed-tensors rounds the magnitude up to a power of two from 1.75 on, for either element
-        exponent = np.frexp(peaks * np.float32(8 / 7))[1] - 1
-        exponent = exponent - int(np.floor(np.log2(kind.largest)))
-        return np.clip(exponent + E8M0_BIAS, 0, E8M0_LARGEST).astype(np.uint8)
+        fraction, exponent = np.frexp(peaks)
+        exponent = exponent - 1 + (fraction >= 0.875) - int(np.floor(np.log2(kind.largest)))
+        plain: NDArray[np.uint8] = np.clip(exponent + E8M0_BIAS, 0, E8M0_LARGEST).astype(np.uint8)
+        return plain
     fraction, exponent = np.frexp(peaks / np.float32(kind.largest))  # peak <= largest * 2^exponent
     exponent = np.where(fraction == 0.5, exponent - 1, exponent)
     candidates = np.clip(exponent[..., None] + MX_NEIGHBOURS + E8M0_BIAS, 0, E8M0_LARGEST).astype(np.uint8)

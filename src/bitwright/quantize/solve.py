@@ -19,8 +19,9 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from bitwright.core.plan import Method
-from bitwright.core.schemes import QuantScheme
+from bitwright.core.schemes import CodebookScheme, Int8RowScheme, QuantScheme
 from bitwright.quantize.activations import input_scale
+from bitwright.quantize.codebook import quantize_codebook, quantize_int8_rows
 from bitwright.quantize.gptq import Feedback, factorize, gptq_codes, refine_codes
 from bitwright.quantize.grids import code_type, find_grid, matrix_fields, nearest_codes
 from bitwright.tensors.qtensor import Array, Float32, QTensor
@@ -90,6 +91,8 @@ def solve(
     scales which belong to whole matrices (FP8 per tensor, NVFP4) come out alike; default: this matrix alone.
     """
     weight_OI = np.ascontiguousarray(weight_OI, dtype=np.float32)
+    if isinstance(scheme, CodebookScheme | Int8RowScheme):
+        return _solve_whole(weight_OI, scheme)
     used, damping, notes = _method(statistics, method)
     weights_I = importance(statistics, weight_OI.shape[1]) if importance_I is None else relative(importance_I)
     shared = matrix_fields(weight_OI, scheme, peak)
@@ -113,6 +116,18 @@ def solve(
         output_error=_ratio(errors[2], errors[3]) if statistics else None,
         damping=damping,
         notes=notes,
+    )
+
+
+def _solve_whole(weight_OI: Float32, scheme: CodebookScheme | Int8RowScheme) -> tuple[QTensor, Notes]:
+    """bitsandbytes' types: its own rounding, which sees the matrix as one and knows no statistics."""
+    if isinstance(scheme, CodebookScheme):
+        tensor = quantize_codebook(weight_OI, scheme)
+    else:
+        tensor = quantize_int8_rows(weight_OI, scheme)
+    errors = _squared_errors(weight_OI, tensor.decode(), None)
+    return tensor, Notes(
+        method="rtn", weight_error=_ratio(errors[0], errors[1]), output_error=None, damping=None, notes=()
     )
 
 
@@ -170,7 +185,7 @@ def _solve_rows(
     shared: Mapping[str, Array],
 ) -> _Slab:
     grid, fields = find_grid(weight_OI, weights_I, scheme, shared)
-    fields = fields | shared
+    fields = {**fields, **shared}
     stored_OI: Array
     if method != "gptq":
         stored_OI = nearest_codes(weight_OI, grid, scheme, fields)

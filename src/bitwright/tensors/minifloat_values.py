@@ -143,7 +143,8 @@ def spread_scales(scheme: MinifloatScheme, shape: tuple[int, ...], fields: Mappi
     like = np.broadcast_to(np.float32(0), (rows, columns))
     match scheme.scaling:
         case "nv":
-            local_OG = decode_minifloat(fields["scale_codes"], "e4m3") / fields["global_scale"].astype(np.float32)
+            local_OG: Float32 = decode_minifloat(fields["scale_codes"], "e4m3")
+            local_OG = np.divide(local_OG, fields["global_scale"].astype(np.float32), dtype=np.float32)
             return spread(local_OG, like)
         case "mx":
             return spread(decode_e8m0(fields["exponents"]), like)

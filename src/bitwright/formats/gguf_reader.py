@@ -71,6 +71,11 @@ class GgufSource:
         """Hugging Face names, in file order."""
         return self._stored.keys()
 
+    def stored_name(self, name: str) -> str:
+        """The name in the file of a tensor under its Hugging Face name."""
+        stored: str = self._stored[name]
+        return stored
+
     def load(self, name: str) -> torch.Tensor:
         """The decoded tensor, float32, in the Hugging Face shape and row order.
 

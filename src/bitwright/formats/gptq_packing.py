@@ -7,6 +7,8 @@ writes out by hand: ten values, one split 2 + 1, ten values, one split 1 + 2, te
     qweight  [in*b/32, out]      packed along the inputs, codes + 2^(b-1)
     qzeros   [groups, out*b/32]  packed along the outputs; stored is z (`gptq_v2`) or z - 1 (`gptq`)
 
+It is the packing of compressed-tensors (packing.py), which only counts from the middle of the range.
+
 Source: AutoGPTQ 0.7, nn_modules/qlinear/qlinear_cuda_old.py (pack); GPTQModel, utils/model.py (v1 and v2).
 """
 
@@ -16,6 +18,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bitwright.formats.packing import pack_rows, unpack_rows
 
 BITS = (2, 3, 4, 8)
 VERSIONS = ("gptq", "gptq_v2")  # values of `checkpoint_format`
@@ -30,29 +34,13 @@ def fills_words(count: int, bits: int) -> bool:
 
 def pack(values: NDArray[Any], bits: int) -> NDArray[np.int32]:
     """Unsigned values [R, C] below 2^bits → words [R, C*bits/32]."""
-    rows, columns = values.shape
     assert bits in BITS, bits
-    assert fills_words(columns, bits), (columns, bits)
-    assert values.size == 0 or (values.min() >= 0 and values.max() < 1 << bits), f"values leave {bits} bits"
-    if bits == 3:
-        stream = np.unpackbits(values.astype(np.uint8)[:, :, None], axis=2, count=bits, bitorder="little")
-        packed = np.packbits(stream.reshape(rows, -1), axis=1, bitorder="little")
-    else:
-        per_byte = 8 // bits
-        lanes = values.astype(np.uint8).reshape(rows, -1, per_byte)
-        packed = np.zeros(lanes.shape[:2], dtype=np.uint8)
-        for lane in range(per_byte):
-            packed |= lanes[:, :, lane] << np.uint8(lane * bits)
-    return np.ascontiguousarray(packed).view("<i4").reshape(rows, columns * bits // WORD)
+    assert fills_words(values.shape[1], bits), (values.shape, bits)
+    return pack_rows(values.astype(np.int16) - (1 << (bits - 1)), bits)
 
 
 def unpack(words: NDArray[np.int32], bits: int) -> NDArray[np.uint8]:
     """The inverse of `pack`: unsigned values [R, words*32/bits]."""
     assert bits in BITS, bits
-    rows = words.shape[0]
-    packed = np.ascontiguousarray(words, dtype="<i4").view(np.uint8).reshape(rows, -1)
-    if bits == 3:
-        stream = np.unpackbits(packed, axis=1, bitorder="little").reshape(rows, -1, bits)
-        return np.packbits(stream, axis=2, bitorder="little")[:, :, 0]
-    lanes = [(packed >> np.uint8(shift)) & np.uint8((1 << bits) - 1) for shift in range(0, 8, bits)]
-    return np.stack(lanes, axis=-1).reshape(rows, -1)
+    codes = unpack_rows(words, bits, words.shape[1] * WORD // bits)
+    return (codes.astype(np.int16) + (1 << (bits - 1))).astype(np.uint8)

@@ -102,7 +102,7 @@ class GptqSource(PackedFolderSource):
         middle = (1 << (bits - 1)) - int(self._first)
         zeros = unpack(self.read(f"{module}.qzeros").numpy(), bits)
         return IntScheme(
-            bits=bits, group_size=size if groups > 1 else None, symmetric=bool((zeros == middle).all()),
+            bits=bits, group_size=size if size in GROUP_SIZES else None, symmetric=bool((zeros == middle).all()),
             scale_dtype="f16",
         )  # fmt: skip
 

@@ -14,6 +14,7 @@ import resource
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +26,17 @@ from bitwright.calibration.selftext import self_windows
 from bitwright.core.atomic import sha256_file, write_bytes
 from bitwright.core.documents import read_document, write_document
 from bitwright.core.errors import MismatchError, UsageError, from_os_error
-from bitwright.core.plan import CalibrationPlan, Plan
+from bitwright.core.plan import ArtifactFormat, CalibrationPlan, Plan
 from bitwright.core.protocols import SILENT, Progress, WeightSource
 from bitwright.core.provenance import provenance
 from bitwright.core.records import ArtifactFile, QuantRecord, TensorRecord
+from bitwright.core.schemes import CodebookScheme, Int8RowScheme
 from bitwright.facts.families import BLOCK, EMBEDDING, FINAL_NORM, HEAD
+from bitwright.formats.awq_writer import AwqWriter
+from bitwright.formats.bnb_writer import BitsandbytesWriter
 from bitwright.formats.compressed_tensors import CompressedTensorsWriter
 from bitwright.formats.gguf_file import GgufWriter
+from bitwright.formats.gptq_writer import GptqWriter
 from bitwright.formats.imatrix import importances, read_imatrix
 from bitwright.formats.layout import ArtifactWriter, FileLayout
 from bitwright.formats.original import open_original, other_weights
@@ -42,6 +47,7 @@ from bitwright.pipeline.output import GrowingArtifact, partial_path, publish_all
 from bitwright.pipeline.sensitivity import Sensitivities, take_sensitivities
 
 RECORD = "quant.json"
+WHOLE = (CodebookScheme, Int8RowScheme)  # solved without statistics
 
 
 def quantize(
@@ -89,7 +95,7 @@ def _finished(plan: Plan, out: Path) -> QuantRecord:
 
 
 def _run(plan: Plan, folder: Path, source: WeightSource, out: Path, job: Job, progress: Progress) -> QuantRecord:
-    writer = _writer(plan, folder)
+    writer = WRITERS[plan.format](plan, folder)
     layouts = writer.layouts()
     plans = {entry.name: entry for entry in plan.tensors}
     units = unit_names(plan)
@@ -141,8 +147,10 @@ def layout_sha256(layouts: tuple[FileLayout, ...]) -> str:
 
 
 def needs_text(plan: Plan) -> bool:
-    """Whether statistics have to be taken: not for an artifact in floating point, nor with an importance matrix."""
-    return not plan.calibration.imatrix and not all(map(is_float, plan.tensors))
+    """Whether statistics have to be taken: not for an artifact in floating point or with bitsandbytes' own rounding,
+    nor with an importance matrix."""
+    unfitted = all(is_float(entry) or isinstance(entry.scheme, WHOLE) for entry in plan.tensors)
+    return not plan.calibration.imatrix and not unfitted
 
 
 def calibration_windows(spec: CalibrationPlan, folder: Path, source: WeightSource, progress: Progress) -> TokenWindows:
@@ -217,8 +225,14 @@ def _importance(plan: Plan) -> dict[str, NDArray[np.float32]]:
     return importances(read_imatrix(path), path, plan.tensors) if plan.calibration.imatrix else {}
 
 
-def _writer(plan: Plan, folder: Path) -> ArtifactWriter:
-    return GgufWriter(plan, folder) if plan.format == "gguf" else CompressedTensorsWriter(plan, folder)
+WRITERS: dict[ArtifactFormat, Callable[[Plan, Path], ArtifactWriter]] = {
+    "gguf": GgufWriter,
+    "compressed-tensors": CompressedTensorsWriter,
+    "gptq": GptqWriter,
+    "gptq_v2": GptqWriter,
+    "awq": AwqWriter,
+    "bitsandbytes": BitsandbytesWriter,
+}
 
 
 def _record(plan: Plan, out: Path, layouts: tuple[FileLayout, ...], job: Job) -> QuantRecord:

@@ -9,13 +9,22 @@ import dataclasses
 
 from bitwright.core.errors import EnvironmentFault, UsageError
 from bitwright.core.plan import CalibrationPlan, DeviceFacts, Memory, Method, ModelFacts, Plan, Reason, TensorPlan
-from bitwright.core.schemes import GGML_FLOATS, GgmlScheme, IntScheme
+from bitwright.core.schemes import (
+    GGML_FLOATS,
+    CodebookScheme,
+    GgmlScheme,
+    Int8RowScheme,
+    IntScheme,
+    MinifloatScheme,
+)
 from bitwright.core.units import format_bytes
 from bitwright.facts.compressed_types import engine_notes
+from bitwright.facts.folder_types import FOLDERS, folder_notes
+from bitwright.facts.packed_tensors import parts_of
 from bitwright.facts.stored_tensors import safetensors_bytes
 from bitwright.planner.decide import Candidate, Decision, capability_of, decide
 from bitwright.planner.file_size import gguf_file_bytes
-from bitwright.planner.memory import VLLM, fits, overhead_interval, serving_memory
+from bitwright.planner.memory import SGLANG, VLLM, fits, overhead_interval, serving_memory
 from bitwright.planner.request import Request, check_request
 from bitwright.planner.tensors import bits_per_weight, gguf_tensors, linear_tensors
 
@@ -115,7 +124,7 @@ def _sized(facts: ModelFacts, device: DeviceFacts, candidate: Candidate, context
         tensors = gguf_tensors(facts, candidate.preset)
     else:
         assert candidate.scheme is not None
-        tensors = linear_tensors(facts, candidate.scheme)
+        tensors = linear_tensors(facts, candidate.scheme, candidate.format)
     memory = serving_memory(facts, tensors, device, engine=candidate.engine, context=context)
     return _Sized(candidate=candidate, tensors=tensors, memory=memory)
 
@@ -125,6 +134,11 @@ def _method(chosen: _Sized, request: Request) -> tuple[Method, Reason]:
     if chosen.candidate.preset in GGML_FLOATS:
         because = "values are cast; there are no codes to choose"
         return "rtn", Reason(choice="no quantization", because=because, source="the type")
+    if chosen.candidate.format == "bitsandbytes":
+        because = "codes and scales are those that bitsandbytes itself would choose, and adapters were trained on"
+        return "rtn", Reason(
+            choice="bitsandbytes' rounding", because=because, source="Dettmers et al., arXiv:2305.14314"
+        )
     if request.method is not None:
         return request.method, Reason(choice=request.method, because="it was asked for", source="the request")
     because = "errors of each column are fed back into the next ones, at equal bytes and without a slower kernel"
@@ -133,16 +147,20 @@ def _method(chosen: _Sized, request: Request) -> tuple[Method, Reason]:
 
 
 def _launch(candidate: Candidate, device: DeviceFacts, context: int) -> tuple[str, ...]:
+    if candidate.engine == SGLANG:
+        return ("python", "-m", "sglang.launch_server", "--model-path", "{artifact}", "--context-length", str(context))
     if candidate.engine != VLLM:
         return ("bitwright", "serve", "{artifact}")
-    line = ("vllm", "serve", "{artifact}", "--max-model-len", str(context))
+    line: tuple[str, ...] = ("vllm", "serve", "{artifact}", "--max-model-len", str(context))
+    if candidate.format in FOLDERS:
+        line = (*line, "--dtype", "half")
     return line if device.count == 1 else (*line, "--tensor-parallel-size", str(device.count))
 
 
 def _file_bytes(facts: ModelFacts, chosen: _Sized) -> int:
     if chosen.candidate.preset is not None:
         return gguf_file_bytes(facts, chosen.tensors)
-    return safetensors_bytes(chosen.tensors)
+    return safetensors_bytes(chosen.tensors, parts_of(chosen.candidate.format))
 
 
 def _fallback_reasons(chosen: _Sized) -> tuple[Reason, ...]:
@@ -168,7 +186,9 @@ def _warnings(facts: ModelFacts, device: DeviceFacts, chosen: _Sized) -> tuple[s
     if candidate.engine == VLLM and device.kind == "cpu":
         found.append(f"{device.name} is no GPU: vLLM's integer kernels for processors need AVX-512")
     scheme = candidate.scheme
-    if scheme is not None:
+    if isinstance(scheme, IntScheme | CodebookScheme | Int8RowScheme) and candidate.format in FOLDERS:
+        found += folder_notes(candidate.format, scheme, facts)
+    elif isinstance(scheme, IntScheme | MinifloatScheme):
         found += engine_notes(candidate.label, scheme, capability_of(device))
     if isinstance(scheme, IntScheme) and scheme.bits == 8 and not scheme.symmetric:
         found.append("asymmetric 8-bit weights have no Marlin kernel in vLLM: expect slow serving")

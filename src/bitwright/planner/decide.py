@@ -16,10 +16,11 @@ import dataclasses
 import msgspec
 
 from bitwright.core.plan import ArtifactFormat, DeviceFacts, ModelFacts, Reason
-from bitwright.core.schemes import GROUP_SIZES, IntScheme
+from bitwright.core.schemes import GROUP_SIZES, CodebookScheme, IntScheme, MinifloatScheme
 from bitwright.facts.compressed_types import COMPRESSED_TYPES, LinearScheme
+from bitwright.facts.folder_types import FOLDERS, FolderScheme
 from bitwright.facts.rules import gguf_rules, integer_rules
-from bitwright.planner.memory import LLAMA_CPP, VLLM
+from bitwright.planner.memory import LLAMA_CPP, SGLANG, VLLM
 from bitwright.planner.request import Request
 from bitwright.planner.tensors import FLOATS, fitting_group_sizes
 
@@ -34,16 +35,19 @@ class Candidate:
     """One way to quantize: a GGUF preset, or a scheme for the linears of blocks, by name where it has one."""
 
     preset: str | None = None
-    scheme: LinearScheme | None = None
+    scheme: LinearScheme | FolderScheme | None = None
     name: str | None = None
+    folder: ArtifactFormat = "compressed-tensors"  # the format, where it is no preset of GGUF
 
     @property
     def format(self) -> ArtifactFormat:
-        return "gguf" if self.preset is not None else "compressed-tensors"
+        return "gguf" if self.preset is not None else self.folder
 
     @property
     def engine(self) -> str:
-        return LLAMA_CPP if self.preset is not None else VLLM
+        if self.preset is not None:
+            return LLAMA_CPP
+        return SGLANG if self.folder == "bitsandbytes" else VLLM
 
     @property
     def few_bits(self) -> bool:
@@ -52,7 +56,9 @@ class Candidate:
             return self.preset.startswith(("Q2", "Q3", "Q4", "Q5", "IQ4", "MXFP4"))
         if isinstance(self.scheme, IntScheme):
             return self.scheme.bits <= 5
-        return self.scheme is not None and self.scheme.element == "e2m1"
+        if isinstance(self.scheme, MinifloatScheme):
+            return self.scheme.element == "e2m1"
+        return isinstance(self.scheme, CodebookScheme)
 
     @property
     def label(self) -> str:
@@ -79,7 +85,9 @@ def decide(facts: ModelFacts, device: DeviceFacts, request: Request) -> Decision
     """Order the candidates for a request."""
     if request.preset is not None:
         return _named(Candidate(preset=request.preset))
-    if request.scheme is not None:
+    if request.format in FOLDERS:
+        return _named(Candidate(scheme=request.scheme, name=request.name, folder=request.format))
+    if isinstance(request.scheme, IntScheme | MinifloatScheme):
         return _named(Candidate(scheme=_with_scale_dtype(request.scheme, facts), name=request.name))
     if request.format == "gguf":
         reason = Reason(choice="gguf", because="the format was asked for", source="the request")

@@ -14,7 +14,7 @@ from __future__ import annotations
 from bitwright.core.plan import DeviceFacts, Memory, ModelFacts, TensorPlan
 from bitwright.core.units import MIB
 
-LLAMA_CPP, VLLM = "llama.cpp", "vllm"
+LLAMA_CPP, VLLM, SGLANG = "llama.cpp", "vllm", "sglang"
 CACHE_BYTES = 2
 MICRO_BATCH = 512
 VLLM_OVERHEAD = (10**9, 2 * 10**9)
@@ -47,7 +47,7 @@ def kv_cache_bytes(facts: ModelFacts, context: int) -> int:
 
 def overhead_interval(facts: ModelFacts, device: DeviceFacts, *, engine: str) -> tuple[int, int]:
     """Least and most bytes that an engine adds to weights and cache."""
-    if engine == VLLM:
+    if engine in (VLLM, SGLANG):  # SGLang's are taken to be like vLLM's
         return VLLM_OVERHEAD[0] * device.count, VLLM_OVERHEAD[1] * device.count
     logits = MICRO_BATCH * facts.vocab * 4
     return LLAMA_CPP_BASE[0] + logits, LLAMA_CPP_BASE[1] + logits

@@ -13,6 +13,13 @@ from bitwright.core.errors import UnsupportedError, UsageError, did_you_mean
 from bitwright.core.plan import USE_CASES, ArtifactFormat, Effort, Method, UseCase
 from bitwright.core.schemes import INT_BITS, IntScheme
 from bitwright.facts.compressed_types import COMPRESSED_TYPES, LinearScheme
+from bitwright.facts.folder_types import (
+    BITSANDBYTES_TYPES,
+    INTEGER_FOLDERS,
+    FolderScheme,
+    bitsandbytes_type,
+    integer_folder,
+)
 from bitwright.facts.gguf_mixtures import PRESETS
 
 FORMATS: tuple[str, ...] = get_args(ArtifactFormat)
@@ -30,7 +37,7 @@ class Request:
     use_case: UseCase
     format: ArtifactFormat | None
     preset: str | None
-    scheme: LinearScheme | None
+    scheme: LinearScheme | FolderScheme | None
     name: str | None
     method: Method | None
     effort: Effort
@@ -56,6 +63,12 @@ def check_request(
     if method is not None:
         _known("method", method, list(METHODS))
     _known("effort", effort, list(EFFORTS))
+    named = type in BITSANDBYTES_TYPES or format == "bitsandbytes"
+    if named or format in INTEGER_FOLDERS:
+        return _of_folder(
+            "bitsandbytes" if named and format is None else str(format), type, bits,
+            use_case=use_case, method=method, effort=effort, group_size=group_size, symmetric=symmetric,
+        )  # fmt: skip
     label = _LABEL.fullmatch(type) if type is not None else None
     # MXFP4 is a type of both formats: of GGUF, which runs on every device, unless the other is named
     name = type if type in COMPRESSED_TYPES and (type not in PRESETS or format == "compressed-tensors") else None
@@ -67,7 +80,7 @@ def check_request(
     if preset is not None and preset not in PRESETS:
         raise UnsupportedError(
             f"type `{preset}` is not supported",
-            hint=did_you_mean(preset, [*PRESETS, *INTEGER_TYPES, *COMPRESSED_TYPES]),
+            hint=did_you_mean(preset, [*PRESETS, *INTEGER_TYPES, *COMPRESSED_TYPES, *BITSANDBYTES_TYPES]),
         )
     if (label is not None or name is not None) and format == "gguf":
         raise UsageError(f"`{type}` is no GGUF type", hint=f"known: {', '.join(PRESETS)}")
@@ -96,6 +109,39 @@ def check_request(
         group_size=group_size,
         symmetric=symmetric,
     )
+
+
+def _of_folder(
+    format: str, type: str | None, bits: int | None, *, use_case: str, method: str | None, effort: str,
+    group_size: int | None, symmetric: bool,
+) -> Request:  # fmt: skip
+    """A request for a format of other tools."""
+    name: str | None = None
+    scheme: FolderScheme
+    if format == "bitsandbytes":
+        name = bitsandbytes_type(type, bits)
+        scheme = BITSANDBYTES_TYPES[name]
+        if method not in (None, "rtn"):
+            raise UsageError(
+                f"bitsandbytes has its own rounding, which `{method}` would not keep", hint="leave --method away"
+            )
+        method = "rtn"
+    elif format in INTEGER_FOLDERS:
+        label = _LABEL.fullmatch(type) if type is not None else None
+        if type is not None and label is None:
+            raise UsageError(f"`{type}` is no {format} type", hint="use --bits and --group-size")
+        if label is not None and bits is not None and int(label[1]) != bits:
+            raise UsageError(f"`{type}` and {bits} bits contradict each other", hint="give one of them")
+        wanted = IntScheme(bits=bits or DEFAULT_BITS, group_size=group_size, symmetric=symmetric)
+        if label is not None:
+            wanted = _labelled(label, group_size, symmetric)
+        format, scheme = integer_folder(format, wanted)
+    else:
+        raise UsageError(f"`{type}` is a bitsandbytes type, not one of {format}", hint="use --format bitsandbytes")
+    return Request(
+        use_case=cast(UseCase, use_case), format=cast(ArtifactFormat, format), preset=None, scheme=scheme, name=name,
+        method=cast("Method | None", method), effort=cast(Effort, effort), group_size=group_size, symmetric=symmetric,
+    )  # fmt: skip
 
 
 def _labelled(label: re.Match[str], group_size: int | None, symmetric: bool) -> IntScheme:

@@ -7,12 +7,25 @@ from __future__ import annotations
 
 import math
 
+import msgspec
+
 from bitwright.core.errors import UsageError
-from bitwright.core.plan import ModelFacts, TensorFacts, TensorPlan
-from bitwright.core.schemes import GROUP_SIZES, FloatDtype, FloatScheme, GgmlScheme, IntScheme, WeightScheme
+from bitwright.core.plan import ArtifactFormat, ModelFacts, TensorFacts, TensorPlan
+from bitwright.core.schemes import (
+    GROUP_SIZES,
+    CodebookScheme,
+    FloatDtype,
+    FloatScheme,
+    GgmlScheme,
+    Int8RowScheme,
+    IntScheme,
+    WeightScheme,
+)
 from bitwright.facts.compressed_types import LinearScheme
 from bitwright.facts.families import FAMILIES, gguf_name, is_block_linear
+from bitwright.facts.folder_types import FolderScheme
 from bitwright.facts.gguf_mixtures import ggml_types
+from bitwright.facts.packed_tensors import parts_of
 
 FLOATS: dict[str, FloatDtype] = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 
@@ -27,7 +40,9 @@ def gguf_tensors(facts: ModelFacts, preset: str) -> tuple[TensorPlan, ...]:
     return tuple(planned)
 
 
-def linear_tensors(facts: ModelFacts, scheme: LinearScheme) -> tuple[TensorPlan, ...]:
+def linear_tensors(
+    facts: ModelFacts, scheme: LinearScheme | FolderScheme, format: ArtifactFormat = "compressed-tensors"
+) -> tuple[TensorPlan, ...]:
     """Linears of blocks under one scheme, the rest in the checkpoint's dtype, in the order of the forward pass.
 
     Raises `UsageError` when the group size does not divide the inputs of some linear.
@@ -40,7 +55,8 @@ def linear_tensors(facts: ModelFacts, scheme: LinearScheme) -> tuple[TensorPlan,
             continue
         check_groups(facts, tensor, scheme)
         reason = f"linear inside a block: {scheme.label}"
-        planned.append(_planned(tensor, tensor.name, scheme, reason))
+        entry = _planned(tensor, tensor.name, scheme, reason)
+        planned.append(msgspec.structs.replace(entry, bytes=sum(part.bytes for part in parts_of(format)(entry))))
     return tuple(planned)
 
 
@@ -56,8 +72,10 @@ def fitting_group_sizes(facts: ModelFacts) -> list[int]:
     return [size for size in sorted(GROUP_SIZES, reverse=True) if all(count % size == 0 for count in inputs)]
 
 
-def check_groups(facts: ModelFacts, tensor: TensorFacts, scheme: LinearScheme) -> None:
+def check_groups(facts: ModelFacts, tensor: TensorFacts, scheme: LinearScheme | FolderScheme) -> None:
     """Refuse groups of inputs that would leave a part of a group at the end of a row."""
+    if isinstance(scheme, CodebookScheme | Int8RowScheme):
+        return
     if scheme.input_group is None or tensor.shape[1] % scheme.input_group == 0:
         return
     hint = "use --type FP8_DYNAMIC, which has no groups"

@@ -37,6 +37,19 @@ def whole_model_gradients(folder: Path, tokens: torch.Tensor) -> dict[str, torch
     return found
 
 
+def whole_model_inputs(folder: Path, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Inputs [N, I] of every linear."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    found: dict[str, torch.Tensor] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_pre_hook(
+                lambda _module, args, name=name: found.__setitem__(name, args[0].detach().flatten(0, -2))
+            )
+    model(tokens)
+    return found
+
+
 def test_both_ways_agree(folder: Path) -> None:
     tokens = torch.randint(0, 320, (4, 16), generator=torch.Generator().manual_seed(1))
     expected = whole_model_gradients(folder, tokens)
@@ -44,6 +57,7 @@ def test_both_ways_agree(folder: Path) -> None:
     hidden = [walker.embed(tokens)]
     for index in range(walker.layers):
         hidden.append(walker.run_block(index, hidden[-1]))
+    entered = whole_model_inputs(folder, tokens)
     gradients, head = head_gradients(walker, hidden[-1].split(4), torch.Generator().manual_seed(0))
     np.testing.assert_allclose(head.tokens, expected["lm_head"].square().mean(1), rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(head.rows, expected["lm_head"].square().mean(0), rtol=1e-4, atol=1e-7)
@@ -54,6 +68,8 @@ def test_both_ways_agree(folder: Path) -> None:
             squares = [expected[f"model.layers.{index}.{module}"].square() for module in modules]
             tokens_N = torch.stack([square.mean(1) for square in squares]).mean(0)
             np.testing.assert_allclose(weights.tokens[group], tokens_N, rtol=2e-3, atol=1e-9)
+            inputs = entered[f"model.layers.{index}.{modules[0]}"].square() * tokens_N[:, None]
+            np.testing.assert_allclose(weights.squares[group], inputs.mean(0), rtol=2e-3, atol=1e-9)
             for module, square in zip(modules, squares, strict=True):
                 np.testing.assert_allclose(weights.rows[module], square.mean(0), rtol=2e-3, atol=1e-9)
 

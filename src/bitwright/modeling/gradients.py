@@ -17,7 +17,7 @@ Dimension key: W windows · T tokens per window · H hidden · O outputs · V vo
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -27,31 +27,51 @@ from torch import nn
 from bitwright.facts.families import LINEARS, InputGroup
 from bitwright.modeling.walk import Walker
 
+GROUPS = tuple(LINEARS.values())
 HEAD_ROWS = 512  # positions whose logits are held at once
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class BlockWeights:
-    """Mean squared gradients of one block. `tokens` [N] per input group, in the order of the windows, averaged over
-    outputs; `rows` [O] per linear, averaged over tokens."""
+    """Mean squared gradients of one block.
+
+    `tokens` [N] per input group, in the order of the windows, averaged over outputs; `rows` [O] per linear, averaged
+    over tokens; `squares` [I] per input group: the mean over tokens of the token's weight times the input squared.
+    """
 
     tokens: dict[InputGroup, NDArray[np.float32]]
     rows: dict[str, NDArray[np.float32]]
+    squares: dict[InputGroup, NDArray[np.float32]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class HeadWeights:
-    """The same at the output head: `tokens` [N], `rows` [V]."""
+    """The same at the output head: `tokens` [N], `rows` [V], `squares` [H]."""
 
     tokens: NDArray[np.float32]
     rows: NDArray[np.float32]
+    squares: NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingWeights:
+    """Mean squared gradients at the embedding's output: `tokens` [N] over channels, `columns` [H] over tokens."""
+
+    tokens: NDArray[np.float32]
+    columns: NDArray[np.float32]
+
+
+def embedding_weights(gradients: Sequence[torch.Tensor]) -> EmbeddingWeights:
+    """From the gradients at the input of the first block, [W, T, H] batch by batch."""
+    square_NH = torch.cat([gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients]).square()
+    return EmbeddingWeights(tokens=square_NH.mean(dim=1).numpy(), columns=square_NH.mean(dim=0).numpy())
 
 
 def head_gradients(
     walker: Walker, batches: Sequence[torch.Tensor], generator: torch.Generator
 ) -> tuple[list[torch.Tensor], HeadWeights]:
     """Gradients at the last hidden states [W, T, H], batch by batch, of the sum over tokens of the cross-entropy."""
-    gradients, tokens, rows_V = [], [], None
+    gradients, tokens, rows_V, squares_H = [], [], torch.zeros(1), torch.zeros(1)
     for hidden_WTH in batches:
         flat_NH = hidden_WTH.reshape(-1, hidden_WTH.shape[-1])
         parts = []
@@ -67,12 +87,13 @@ def head_gradients(
             parts.append(leaf_NH.grad)
             square_NV = gradient_NV.square_()
             tokens.append(square_NV.mean(dim=1))
-            summed_V = square_NV.sum(dim=0)
-            rows_V = summed_V if rows_V is None else rows_V + summed_V
+            rows_V = rows_V + square_NV.sum(dim=0)
+            squares_H = squares_H + (walker.normed(part_NH).square() * tokens[-1][:, None]).sum(dim=0)
         gradients.append(torch.cat(parts).reshape(hidden_WTH.shape))
-    assert rows_V is not None, "no windows"
     tokens_N = torch.cat(tokens)
-    return gradients, HeadWeights(tokens=tokens_N.numpy(), rows=(rows_V / len(tokens_N)).numpy())
+    count = len(tokens_N)
+    weights = HeadWeights(tokens=tokens_N.numpy(), rows=(rows_V / count).numpy(), squares=(squares_H / count).numpy())
+    return gradients, weights
 
 
 def block_gradients(
@@ -86,6 +107,13 @@ def block_gradients(
     block = walker.load_block(index)
     running = {module: _Squares() for modules in LINEARS.values() for module in modules}
     handles = [block.get_submodule(module).register_full_backward_hook(square) for module, square in running.items()]
+    entered: dict[str, torch.Tensor] = {}
+
+    def keeper(leader: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+        return lambda _module, args: entered.__setitem__(leader, args[0].detach())
+
+    handles += [block.get_submodule(modules[0]).register_forward_pre_hook(keeper(modules[0])) for modules in GROUPS]
+    squares = {modules[0]: torch.zeros(1) for modules in GROUPS}
     back = []
     try:
         for inputs_WTH, gradient_WTH in zip(hidden, gradients, strict=True):
@@ -95,6 +123,10 @@ def block_gradients(
                 outputs_WTH.backward(gradient_WTH)  # type: ignore[no-untyped-call]
             assert leaf_WTH.grad is not None
             back.append(leaf_WTH.grad)
+            for leader, *others in GROUPS:
+                inputs_NI = entered.pop(leader).flatten(0, -2)
+                weights_N = torch.stack([running[module].latest for module in (leader, *others)]).mean(dim=0)
+                squares[leader] = squares[leader] + (inputs_NI.square() * weights_N[:, None]).sum(dim=0)
     finally:
         for handle in handles:
             handle.remove()
@@ -102,7 +134,12 @@ def block_gradients(
         group: np.stack([running[module].tokens() for module in modules]).mean(axis=0)
         for group, modules in LINEARS.items()
     }
-    return back, BlockWeights(tokens=tokens, rows={module: square.rows() for module, square in running.items()})
+    count = sum(part.shape[0] * part.shape[1] for part in hidden)
+    return back, BlockWeights(
+        tokens=tokens,
+        rows={module: square.rows() for module, square in running.items()},
+        squares={group: (squares[modules[0]] / count).numpy() for group, modules in LINEARS.items()},
+    )
 
 
 class _Squares:
@@ -121,6 +158,11 @@ class _Squares:
         self._tokens.append(square_NO.mean(dim=1))
         summed_O = square_NO.sum(dim=0)
         self._rows_O = summed_O if self._rows_O is None else self._rows_O + summed_O
+
+    @property
+    def latest(self) -> torch.Tensor:
+        """The tokens of the batch before."""
+        return self._tokens[-1]
 
     def tokens(self) -> NDArray[np.float32]:
         result: NDArray[np.float32] = torch.cat(self._tokens).numpy()

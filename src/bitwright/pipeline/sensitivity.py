@@ -22,11 +22,18 @@ from bitwright.core.atomic import atomic_file
 from bitwright.core.errors import InputError
 from bitwright.core.protocols import Progress
 from bitwright.facts.families import LINEARS, InputGroup
-from bitwright.modeling.gradients import BlockWeights, HeadWeights, block_gradients, head_gradients
+from bitwright.modeling.gradients import (
+    BlockWeights,
+    EmbeddingWeights,
+    HeadWeights,
+    block_gradients,
+    embedding_weights,
+    head_gradients,
+)
 from bitwright.modeling.walk import Walker
 
 FOLDER = "gradients"
-HEAD = "head.npz"
+HEAD, EMBEDDING = "head.npz", "embedding.npz"
 SEED = 7  # of the labels that the model draws for itself
 
 
@@ -40,13 +47,19 @@ class Sensitivities:
         """Weights of block `index`. Raises `InputError` when the file is lost or damaged."""
         arrays = _load_all(_block_path(self._folder, index))
         tokens: dict[InputGroup, NDArray[np.float32]] = {group: arrays[f"tokens.{group}"] for group in LINEARS}
+        squares: dict[InputGroup, NDArray[np.float32]] = {group: arrays[f"squares.{group}"] for group in LINEARS}
         rows = {module: arrays[f"rows.{module}"] for modules in LINEARS.values() for module in modules}
-        return BlockWeights(tokens=tokens, rows=rows)
+        return BlockWeights(tokens=tokens, rows=rows, squares=squares)
 
     def head(self) -> HeadWeights:
         """Weights at the output head."""
         arrays = _load_all(self._folder / HEAD)
-        return HeadWeights(tokens=arrays["tokens"], rows=arrays["rows"])
+        return HeadWeights(tokens=arrays["tokens"], rows=arrays["rows"], squares=arrays["squares"])
+
+    def embedding(self) -> EmbeddingWeights:
+        """Weights at the embedding's output."""
+        arrays = _load_all(self._folder / EMBEDDING)
+        return EmbeddingWeights(tokens=arrays["tokens"], columns=arrays["columns"])
 
 
 def take_sensitivities(
@@ -86,7 +99,7 @@ def _backward(folder: Path, walker: Walker, batch: int, progress: Progress) -> N
         last = folder / f"hidden-{walker.layers:04d}.npy"
         generator = torch.Generator().manual_seed(SEED)
         gradients, head = head_gradients(walker, torch.split(_load(last), batch), generator)
-        _save_all(folder / HEAD, {"tokens": head.tokens, "rows": head.rows})
+        _save_all(folder / HEAD, {"tokens": head.tokens, "rows": head.rows, "squares": head.squares})
         _save(folder / f"gradient-{walker.layers:04d}.npy", torch.cat(gradients), exact=True)
         last.unlink()
         at = walker.layers
@@ -97,13 +110,23 @@ def _backward(folder: Path, walker: Walker, batch: int, progress: Progress) -> N
         path = folder / f"gradient-{index + 1:04d}.npy"
         hidden = torch.split(_load(folder / f"hidden-{index:04d}.npy"), batch)
         back, weights = block_gradients(walker, index, hidden, torch.split(_load(path), batch))
-        arrays: dict[str, NDArray[np.float32]] = {f"tokens.{group}": values for group, values in weights.tokens.items()}
-        _save_all(_block_path(folder, index), arrays | {f"rows.{name}": rows for name, rows in weights.rows.items()})
+        if index == 0:
+            embedding = embedding_weights(back)
+            _save_all(folder / EMBEDDING, {"tokens": embedding.tokens, "columns": embedding.columns})
+        _save_all(_block_path(folder, index), _named(weights))
         if index:
             _save(folder / f"gradient-{index:04d}.npy", torch.cat(back), exact=True)
         path.unlink()
         (folder / f"hidden-{index:04d}.npy").unlink()
         progress.advance()
+
+
+def _named(weights: BlockWeights) -> dict[str, NDArray[np.float32]]:
+    return {
+        **{f"tokens.{group}": values for group, values in weights.tokens.items()},
+        **{f"squares.{group}": values for group, values in weights.squares.items()},
+        **{f"rows.{module}": values for module, values in weights.rows.items()},
+    }
 
 
 def _block_path(folder: Path, index: int) -> Path:

@@ -1,6 +1,6 @@
 """The compiled searches of ggml's blocks: a real step for every sub-block, then small integers under a shared factor.
 
-Importance is one weight per element, [O, I]. A candidate step is scored by what is left when the step is the best one
+Importance is one weight per input, [I]. A candidate step is scored by what is left when the step is the best one
 for its codes: Σ d·w² − (Σ d·w·q)² / Σ d·q², which needs no second pass. Codes are levels of a uniform grid (`low` …
 `high` around zero) or of a codebook of whole numbers, given as a table: all midpoints between whole levels lie on its
 edges, so that looking up is exact but for ties, and 7 times as fast as comparing with 15 midpoints.
@@ -64,12 +64,12 @@ def largest_of(w):
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def search_uniform(weight_OI, importance_OI, sub, low, high, signs, shrinks, step_OS, curvature_OS):
+def search_uniform(weight_OI, importance_I, sub, low, high, signs, shrinks, step_OS, curvature_OS):
     rows, count = step_OS.shape
     for o in range(rows):
         for s in range(count):
             w = weight_OI[o, s * sub : s * sub + sub]
-            d = importance_OI[o, s * sub : s * sub + sub]
+            d = importance_I[s * sub : s * sub + sub]
             largest = largest_of(w)
             step_OS[o, s] = curvature_OS[o, s] = 0
             if largest < TINY:
@@ -114,13 +114,13 @@ def affine_best(code, square, cross, mass, mean):
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def search_affine(weight_OI, importance_OI, sub, top, shrinks, rounds, step_OS, low_OS):
+def search_affine(weight_OI, importance_I, sub, top, shrinks, rounds, step_OS, low_OS):
     """Steps and lows (minus the minimum, at least zero) for codes 0 … `top`."""
     rows, count = step_OS.shape
     for o in range(rows):
         for s in range(count):
             w = weight_OI[o, s * sub : s * sub + sub]
-            d = importance_OI[o, s * sub : s * sub + sub]
+            d = importance_I[s * sub : s * sub + sub]
             lowest, highest = np.float32(0), np.float32(0)
             mass, mean = np.float32(0), np.float32(0)
             for i in range(sub):
@@ -149,12 +149,12 @@ def search_affine(weight_OI, importance_OI, sub, top, shrinks, rounds, step_OS, 
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def search_levels(weight_OI, importance_OI, sub, table_T, lowest, shrinks, step_OS, curvature_OS):
+def search_levels(weight_OI, importance_I, sub, table_T, lowest, shrinks, step_OS, curvature_OS):
     rows, count = step_OS.shape
     for o in range(rows):
         for s in range(count):
             w = weight_OI[o, s * sub : s * sub + sub]
-            d = importance_OI[o, s * sub : s * sub + sub]
+            d = importance_I[s * sub : s * sub + sub]
             largest = largest_of(w)
             step_OS[o, s] = curvature_OS[o, s] = 0
             if largest < TINY:
@@ -174,13 +174,13 @@ def search_levels(weight_OI, importance_OI, sub, table_T, lowest, shrinks, step_
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def search_powers(weight_OI, importance_OI, sub, table_T, first, tries, exponent_OS):
+def search_powers(weight_OI, importance_I, sub, table_T, first, tries, exponent_OS):
     """Exponents e of steps 2^e: `tries` of them, the first being the largest magnitude's own plus `first`."""
     rows, count = exponent_OS.shape
     for o in range(rows):
         for s in range(count):
             w = weight_OI[o, s * sub : s * sub + sub]
-            d = importance_OI[o, s * sub : s * sub + sub]
+            d = importance_I[s * sub : s * sub + sub]
             largest = largest_of(w)
             exponent_OS[o, s] = -128
             if largest < TINY:
@@ -226,7 +226,7 @@ def choose_factors(value_OS, curvature_OS, per_super, low, high, shrinks, factor
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def fit_uniform(weight_OI, importance_OI, sub, low, high, reach, ends, step_OS, d_ON, scales_OS, next_d_ON, loss_ON):
+def fit_uniform(weight_OI, importance_I, sub, low, high, reach, ends, step_OS, d_ON, scales_OS, next_d_ON, loss_ON):
     rows, supers = d_ON.shape
     per_super = step_OS.shape[1] // supers
     for o in range(rows):
@@ -235,7 +235,7 @@ def fit_uniform(weight_OI, importance_OI, sub, low, high, reach, ends, step_OS, 
             total, square_sum, cross_sum = np.float32(0), 0.0, 0.0
             for s in range(n * per_super, (n + 1) * per_super):
                 w = weight_OI[o, s * sub : s * sub + sub]
-                importance = importance_OI[o, s * sub : s * sub + sub]
+                importance = importance_I[s * sub : s * sub + sub]
                 near = int(np.rint(step_OS[o, s] / d)) if d != 0 else 0
                 near = min(max(near, ends[0]), ends[1])
                 best, best_scale, best_cross, best_square = BIG, 0, np.float32(0), np.float32(0)
@@ -255,7 +255,7 @@ def fit_uniform(weight_OI, importance_OI, sub, low, high, reach, ends, step_OS, 
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def fit_levels(weight_OI, importance_OI, sub, table_T, reach, ends, step_OS, d_ON, scales_OS, next_d_ON, loss_ON):
+def fit_levels(weight_OI, importance_I, sub, table_T, reach, ends, step_OS, d_ON, scales_OS, next_d_ON, loss_ON):
     rows, supers = d_ON.shape
     per_super = step_OS.shape[1] // supers
     for o in range(rows):
@@ -264,7 +264,7 @@ def fit_levels(weight_OI, importance_OI, sub, table_T, reach, ends, step_OS, d_O
             total, square_sum, cross_sum = np.float32(0), 0.0, 0.0
             for s in range(n * per_super, (n + 1) * per_super):
                 w = weight_OI[o, s * sub : s * sub + sub]
-                importance = importance_OI[o, s * sub : s * sub + sub]
+                importance = importance_I[s * sub : s * sub + sub]
                 near = int(np.rint(step_OS[o, s] / d)) if d != 0 else 0
                 near = min(max(near, ends[0]), ends[1])
                 best, best_scale, best_cross, best_square = BIG, 0, np.float32(0), np.float32(0)

@@ -1,11 +1,9 @@
-"""The grid of every ggml type, and how its search weighs errors.
+"""The grid of every ggml type: which search fixes its scales, and what its block stores.
 
-The weight of an error is the importance d_i of its input, or d_i · sqrt(share · mean(x²) + x²) with the mean over a
-block: llama.cpp's weighting, which protects the weights that are large in their block. docs/log.md, 2026-11-21, says
-where it helped.
+Errors are weighed by the importance of their input alone. llama.cpp's extra factor sqrt(σ² + x²), which protects the
+weights that are large in their block, made files worse here (docs/log.md, 2026-11-21).
 
 Not here: the searches (integer.py, kquants.py, level_blocks.py).
-Sources: llama.cpp ggml-quants.c, quantize_row_q2_K_impl, quantize_row_q3_K_impl, quantize_row_iq4_nl_impl (sigma2).
 Dimension key: O outputs · I inputs · G groups along I
 """
 
@@ -15,12 +13,10 @@ import dataclasses
 
 import numpy as np
 
-from bitwright.core.schemes import GGML_BLOCKS
 from bitwright.quantize import integer, kquants, level_blocks
 from bitwright.quantize.grid import Grid
 from bitwright.tensors.qtensor import Array, Float32
 
-SHARES: dict[str, float] = {}
 SYMMETRIC = {"Q4_0": (-8, 7, 8), "Q5_0": (-16, 15, 16), "Q8_0": (-127, 127, 0)}  # lowest, highest, stored zero
 OFFSET = {"Q4_1": 15, "Q5_1": 31}  # highest code
 
@@ -32,30 +28,19 @@ def ggml_grid(weight_OI: Float32, weights_I: Float32, kind: str) -> tuple[Grid, 
     if kind in OFFSET:
         grid = integer.offset_grid(weight_OI, weights_I, group_size=32, high=OFFSET[kind], dtype="f16")
         return grid, {"d": grid.step_OG.astype(np.float16), "m": grid.offset_OG.astype(np.float16)}
-    importance_OI = element_importance(weight_OI, weights_I, GGML_BLOCKS[kind][0], SHARES.get(kind))
     if kind in kquants.AFFINE_TYPES:
-        return kquants.affine_kquant(weight_OI, importance_OI, kquants.AFFINE_TYPES[kind])
+        return kquants.affine_kquant(weight_OI, weights_I, kquants.AFFINE_TYPES[kind])
     if kind in kquants.SIGNED_TYPES:
-        return kquants.signed_kquant(weight_OI, importance_OI, kquants.SIGNED_TYPES[kind])
+        return kquants.signed_kquant(weight_OI, weights_I, kquants.SIGNED_TYPES[kind])
     match kind:
         case "IQ4_NL":
-            return level_blocks.iq4_nl(weight_OI, importance_OI)
+            return level_blocks.iq4_nl(weight_OI, weights_I)
         case "IQ4_XS":
-            return level_blocks.iq4_xs(weight_OI, importance_OI)
+            return level_blocks.iq4_xs(weight_OI, weights_I)
         case "MXFP4":
-            return level_blocks.mxfp4(weight_OI, importance_OI)
+            return level_blocks.mxfp4(weight_OI, weights_I)
         case _:
             raise AssertionError(f"{kind} is not quantized")
-
-
-def element_importance(weight_OI: Float32, weights_I: Float32, block: int, share: float | None) -> Float32:
-    """One weight per element, [O, I]; without a `share`, that of its input."""
-    if share is None:
-        return integer.per_weight(weights_I, weight_OI)
-    squares_OI = np.square(weight_OI)
-    means_ON = squares_OI.reshape(weight_OI.shape[0], -1, block).mean(axis=2) * np.float32(share)
-    importance_OI: Float32 = weights_I * np.sqrt(np.repeat(means_ON, block, axis=1) + squares_OI)
-    return importance_OI
 
 
 def _symmetric(weight_OI: Float32, weights_I: Float32, kind: str) -> tuple[Grid, dict[str, Array]]:

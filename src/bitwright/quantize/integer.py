@@ -34,11 +34,6 @@ def round_scale(values: NDArray[np.floating], dtype: str) -> Float32:
     return values
 
 
-def per_weight(importance: Float32, weight_OI: Float32) -> Float32:
-    """One importance per element, [O, I], from those of the inputs, [I]; given [O, I] it comes back as it is."""
-    return np.ascontiguousarray(np.broadcast_to(importance, weight_OI.shape))
-
-
 def symmetric_grid(
     weight_OI: Float32, importance_I: Float32, *, group_size: int, low: int, high: int, dtype: str, signed: bool = True
 ) -> Grid:
@@ -46,7 +41,7 @@ def symmetric_grid(
     step_OG = np.empty((weight_OI.shape[0], weight_OI.shape[1] // group_size), dtype=np.float32)
     kernels.search_symmetric(
         weight_OI,
-        per_weight(importance_I, weight_OI),
+        importance_I,
         group_size,
         low,
         high,
@@ -86,18 +81,15 @@ def offset_grid(weight_OI: Float32, importance_I: Float32, *, group_size: int, h
 
 
 def affine_search(
-    weight_OI: Float32, importance: Float32, group_size: int, levels: int, *, free_sign: bool
+    weight_OI: Float32, importance_I: Float32, group_size: int, levels: int, *, free_sign: bool
 ) -> tuple[Float32, Float32]:
-    """Real step and minimum per group, [O, G] each, for codes 0 … levels. Minimums are ≤ 0 unless `free_sign`.
-
-    `importance` is one weight per input, [I], or per element, [O, I].
-    """
-    return _affine(weight_OI, importance, group_size, levels, free_sign=free_sign)
+    """Real step and minimum per group, [O, G] each, for codes 0 … levels. Minimums are ≤ 0 unless `free_sign`."""
+    return _affine(weight_OI, importance_I, group_size, levels, free_sign=free_sign)
 
 
 def _affine(
     weight_OI: Float32,
-    importance: Float32,
+    importance_I: Float32,
     group_size: int,
     levels: int,
     *,
@@ -106,6 +98,5 @@ def _affine(
 ) -> tuple[Float32, Float32]:
     shape = (weight_OI.shape[0], weight_OI.shape[1] // group_size)
     step_OG, minimum_OG = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
-    importance_OI = per_weight(importance, weight_OI)
-    kernels.search_affine(weight_OI, importance_OI, group_size, levels, free_sign, whole_zero, step_OG, minimum_OG)
+    kernels.search_affine(weight_OI, importance_I, group_size, levels, free_sign, whole_zero, step_OG, minimum_OG)
     return step_OG, minimum_OG

@@ -1,7 +1,7 @@
 """The compiled loops of this room. Numba infers their types; each has a plain twin or an oracle in the tests.
 
 Rows are independent; solve.py hands out slabs of rows to threads, and the loops release the interpreter's lock.
-Importance is one weight per element, [O, I]. Sums are float32 within a group, float64 across a super-block.
+Importance is one weight per input, [I]. Sums are float32 within a group, float64 across a super-block.
 Dimension key: O outputs · I inputs · G groups along I · N super-blocks · S sub-blocks · B columns of one block
 """
 
@@ -26,12 +26,12 @@ def round_nearest(weight_OI, step_OG, zero_OG, offset_OG, group, low, high, code
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def search_symmetric(weight_OI, importance_OI, group, low, high, signed, count, shrink_low, shrink_high, step_OG):
+def search_symmetric(weight_OI, importance_I, group, low, high, signed, count, shrink_low, shrink_high, step_OG):
     rows, columns = weight_OI.shape
     for o in range(rows):
         for g in range(columns // group):
             w = weight_OI[o, g * group : (g + 1) * group]
-            d = importance_OI[o, g * group : (g + 1) * group]
+            d = importance_I[g * group : (g + 1) * group]
             largest = np.float32(0)
             for i in range(group):
                 largest = max(largest, abs(w[i]))
@@ -62,13 +62,13 @@ def search_symmetric(weight_OI, importance_OI, group, low, high, signed, count, 
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def search_affine(weight_OI, importance_OI, group, levels, free_sign, whole_zero, step_OG, minimum_OG):
+def search_affine(weight_OI, importance_I, group, levels, free_sign, whole_zero, step_OG, minimum_OG):
     rows, columns = weight_OI.shape
     top = np.float32(levels)
     for o in range(rows):
         for g in range(columns // group):
             w = weight_OI[o, g * group : (g + 1) * group]
-            d = importance_OI[o, g * group : (g + 1) * group]
+            d = importance_I[g * group : (g + 1) * group]
             lowest, highest = w[0], w[0]
             for i in range(group):
                 lowest, highest = min(lowest, w[i]), max(highest, w[i])
@@ -127,7 +127,7 @@ def affine_loss(w, d, step, low, top):
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def fit_affine(
-    weight_OI, importance_OI, sub, high, most,
+    weight_OI, importance_I, sub, high, most,
     step_OS, low_OS, d_ON, dmin_ON, scales_OS, mins_OS, next_d_ON, next_dmin_ON, loss_ON,
 ):  # fmt: skip
     rows, supers = d_ON.shape
@@ -140,7 +140,7 @@ def fit_affine(
             aa, ab, bb, aw, bw = 0.0, 0.0, 0.0, 0.0, 0.0
             for s in range(n * per_super, (n + 1) * per_super):
                 w = weight_OI[o, s * sub : s * sub + sub]
-                importance = importance_OI[o, s * sub : s * sub + sub]
+                importance = importance_I[s * sub : s * sub + sub]
                 near_scale = int(np.rint(step_OS[o, s] / d)) if d > 0 else 0
                 near_min = int(np.rint(low_OS[o, s] / dmin)) if dmin > 0 else 0
                 best, best_scale, best_min = BIG, 0, 0

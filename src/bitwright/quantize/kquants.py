@@ -2,7 +2,7 @@
 
 A super-block of 256 inputs holds one float16 factor for its steps (and one for its minimums); each sub-block holds
 integers of 4, 6 or 8 bits that multiply it. The search runs outside in:
-  1. a real step and minimum for every sub-block, scored by Σ d · error², d one weight per element (ggml_grids.py);
+  1. a real step and minimum for every sub-block, scored by Σ d_i · error²;
   2. the factors whose multiples come nearest to those, weighted;
   3. for every sub-block, the small integers near the real ones with the least error after rounding the codes;
   4. least-squares factors for those integers and codes, rounded to float16, then step 3 again; the better of the
@@ -79,14 +79,15 @@ SIGNED_TYPES = {
 }  # fmt: skip
 
 
-def affine_kquant(weight_OI: Float32, importance_OI: Float32, kind: AffineType) -> tuple[Grid, dict[str, Array]]:
+def affine_kquant(weight_OI: Float32, importance_I: Float32, kind: AffineType) -> tuple[Grid, dict[str, Array]]:
     """Grid and stored fields of a type with steps and minimums."""
     shape, per_super = (weight_OI.shape[0], weight_OI.shape[1] // kind.sub), SUPER // kind.sub
     step_OS, low_OS = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
     block_kernels.search_affine(
-        weight_OI, importance_OI, kind.sub, np.float32(kind.high), kind.shrinks, POLISH, step_OS, low_OS
+        weight_OI, importance_I, kind.sub, np.float32(kind.high), kind.shrinks, POLISH, step_OS, low_OS
     )
-    mass_OS = importance_OI.reshape(*shape, kind.sub).sum(axis=2)
+    mass_S = importance_I.reshape(-1, kind.sub).sum(axis=1)
+    mass_OS = np.ascontiguousarray(np.broadcast_to(mass_S, shape))
     d_ON, dmin_ON = (factors(values_OS, mass_OS, per_super, (0, kind.most)) for values_OS in (step_OS, low_OS))
     best: dict[str, NDArray[Any]] = {
         "d": d_ON, "dmin": dmin_ON,
@@ -97,7 +98,7 @@ def affine_kquant(weight_OI: Float32, importance_OI: Float32, kind: AffineType) 
         scales_OS, mins_OS = np.empty(shape, dtype=np.uint8), np.empty(shape, dtype=np.uint8)
         next_d_ON, next_dmin_ON, loss_ON = np.empty_like(d_ON), np.empty_like(d_ON), np.empty_like(d_ON)
         kernels.fit_affine(
-            weight_OI, importance_OI, kind.sub, kind.high, kind.most, step_OS, low_OS, d_ON, dmin_ON,
+            weight_OI, importance_I, kind.sub, kind.high, kind.most, step_OS, low_OS, d_ON, dmin_ON,
             scales_OS, mins_OS, next_d_ON, next_dmin_ON, loss_ON,
         )  # fmt: skip
         keep(best, best_loss_ON, loss_ON, {"d": d_ON, "dmin": dmin_ON, "scales": scales_OS, "mins": mins_OS})
@@ -112,18 +113,18 @@ def affine_kquant(weight_OI: Float32, importance_OI: Float32, kind: AffineType) 
     return grid, fields
 
 
-def signed_kquant(weight_OI: Float32, importance_OI: Float32, kind: SignedType) -> tuple[Grid, dict[str, Array]]:
+def signed_kquant(weight_OI: Float32, importance_I: Float32, kind: SignedType) -> tuple[Grid, dict[str, Array]]:
     """Grid and stored fields of a type with signed steps."""
     shape = (weight_OI.shape[0], weight_OI.shape[1] // kind.sub)
     step_OS, curvature_OS = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
     low, high = np.float32(kind.low), np.float32(kind.high)
     block_kernels.search_uniform(
-        weight_OI, importance_OI, kind.sub, low, high, kind.signs, kind.shrinks, step_OS, curvature_OS
+        weight_OI, importance_I, kind.sub, low, high, kind.signs, kind.shrinks, step_OS, curvature_OS
     )
 
     def fit(d_ON: Float32, scales_OS: Array, next_d_ON: Float32, loss_ON: Float32) -> None:
         block_kernels.fit_uniform(
-            weight_OI, importance_OI, kind.sub, low, high, kind.reach, kind.ends, step_OS, d_ON,
+            weight_OI, importance_I, kind.sub, low, high, kind.reach, kind.ends, step_OS, d_ON,
             scales_OS, next_d_ON, loss_ON,
         )  # fmt: skip
 

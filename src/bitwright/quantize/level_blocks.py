@@ -30,19 +30,19 @@ MX_LEVELS, MX_FIRST_OF_LEVEL = np.unique(E2M1_DOUBLED, return_index=True)  # 15:
 MX_TABLE = block_kernels.level_table(MX_LEVELS)
 
 
-def iq4_nl(weight_OI: Float32, importance_OI: Float32) -> tuple[Grid, dict[str, Array]]:
+def iq4_nl(weight_OI: Float32, importance_I: Float32) -> tuple[Grid, dict[str, Array]]:
     """Grid and stored fields of IQ4_NL."""
-    step_OS = round_scale(_iq4_steps(weight_OI, importance_OI)[0], "f16")
+    step_OS = round_scale(_iq4_steps(weight_OI, importance_I)[0], "f16")
     return Grid.of_levels(step_OS, IQ4_LEVELS, group_size=BLOCK), {"d": step_OS.astype(np.float16)}
 
 
-def iq4_xs(weight_OI: Float32, importance_OI: Float32) -> tuple[Grid, dict[str, Array]]:
+def iq4_xs(weight_OI: Float32, importance_I: Float32) -> tuple[Grid, dict[str, Array]]:
     """Grid and stored fields of IQ4_XS."""
-    step_OS, curvature_OS = _iq4_steps(weight_OI, importance_OI)
+    step_OS, curvature_OS = _iq4_steps(weight_OI, importance_I)
 
     def fit(d_ON: Float32, scales_OS: Array, next_d_ON: Float32, loss_ON: Float32) -> None:
         block_kernels.fit_levels(
-            weight_OI, importance_OI, BLOCK, IQ4_TABLE, IQ4_REACH, IQ4_ENDS, step_OS, d_ON,
+            weight_OI, importance_I, BLOCK, IQ4_TABLE, IQ4_REACH, IQ4_ENDS, step_OS, d_ON,
             scales_OS, next_d_ON, loss_ON,
         )  # fmt: skip
 
@@ -52,12 +52,12 @@ def iq4_xs(weight_OI: Float32, importance_OI: Float32) -> tuple[Grid, dict[str, 
     return grid, {"d": d_ON.astype(np.float16), "scales": scales_OS}
 
 
-def mxfp4(weight_OI: Float32, importance_OI: Float32) -> tuple[Grid, dict[str, Array]]:
+def mxfp4(weight_OI: Float32, importance_I: Float32) -> tuple[Grid, dict[str, Array]]:
     """Grid and stored fields of MXFP4."""
     exponent_OS = np.empty((weight_OI.shape[0], weight_OI.shape[1] // BLOCK), dtype=np.int16)
     block_kernels.search_powers(
         weight_OI,
-        importance_OI,
+        importance_I,
         BLOCK,
         MX_TABLE,
         MX_FIRST,
@@ -71,11 +71,11 @@ def mxfp4(weight_OI: Float32, importance_OI: Float32) -> tuple[Grid, dict[str, A
     return grid, {"e": stored_OS}
 
 
-def _iq4_steps(weight_OI: Float32, importance_OI: Float32) -> tuple[Float32, Float32]:
+def _iq4_steps(weight_OI: Float32, importance_I: Float32) -> tuple[Float32, Float32]:
     """Real steps of either sign, and how fast the loss rises around them."""
     shape = (weight_OI.shape[0], weight_OI.shape[1] // BLOCK)
     step_OS, curvature_OS = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
     block_kernels.search_levels(
-        weight_OI, importance_OI, BLOCK, IQ4_TABLE, IQ4_LEVELS[0], IQ4_SHRINKS, step_OS, curvature_OS
+        weight_OI, importance_I, BLOCK, IQ4_TABLE, IQ4_LEVELS[0], IQ4_SHRINKS, step_OS, curvature_OS
     )
     return step_OS, curvature_OS

@@ -130,7 +130,7 @@ REQUESTS: dict[str, tuple[list[str], str]] = {
     "group size that does not divide": (["--format", "compressed-tensors", "--group-size", "128"], "128"),
     "group size that no kernel takes": (["--format", "compressed-tensors", "--group-size", "48"], "48"),
     "group size that is no number": (["--format", "compressed-tensors", "--group-size", "many"], "many"),
-    "unsupported bits": (["--format", "compressed-tensors", "--bits", "3"], "3 bits"),
+    "unsupported bits": (["--format", "compressed-tensors", "--bits", "9"], "9 bits"),
     "unknown type": (["--type", "Q4_K_N"], "Q4_K_M"),
     "type of another format": (["--format", "compressed-tensors", "--type", "Q4_K_M"], "Q4_K_M"),
     "unknown format": (["--format", "ggfu"], "gguf"),

@@ -116,7 +116,7 @@ def test_beside_this_python_or_as_a_module(tmp_path: Path, monkeypatch: pytest.M
         (None, "does not exist"),
         ("{", "not valid JSON"),
         ("[]", "quant_method None"),
-        ('{"quantization_config": {"quant_method": "gptq"}}', "quant_method 'gptq'"),
+        ('{"quantization_config": {"quant_method": "bitsandbytes"}}', "quant_method 'bitsandbytes'"),
     ],
 )
 def test_folders_that_are_not_compressed_tensors(tmp_path: Path, config: str | None, words: str) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from bitwright.core.plan import ModelFacts, TensorFacts
 from bitwright.core.records import Inspection, TypeShare
 
+WIDTHS = (8, 4, 3, 2)  # named widths; what lies between is scales
+
 
 def inspect(path: Path | str) -> Inspection:
     """Describe a checkpoint or an artifact by its headers. Raises `InputError` on damage, `UnsupportedError`."""
@@ -16,8 +18,8 @@ def inspect(path: Path | str) -> Inspection:
     match sniff(Path(path)):
         case "gguf":
             return _gguf(gguf_file(Path(path)))
-        case "compressed-tensors":
-            return _packed(Path(path))
+        case "compressed-tensors" | "gptq" | "awq" | "bitsandbytes" as kind:
+            return _packed(Path(path), kind)
         case "checkpoint":
             from bitwright.facts.model import model_facts
 
@@ -45,12 +47,12 @@ def _gguf(path: Path) -> Inspection:
     )
 
 
-def _packed(folder: Path) -> Inspection:
-    from bitwright.formats.ct_reader import CompressedTensorsSource
+def _packed(folder: Path, kind: str) -> Inspection:
     from bitwright.formats.model_card import read_summary
+    from bitwright.formats.sniff import open_source
 
-    facts = CompressedTensorsSource(folder).facts
-    return _from_facts(facts, folder, "compressed-tensors", shares(facts.tensors), read_summary(folder))
+    facts = open_source(folder).facts
+    return _from_facts(facts, folder, kind, shares(facts.tensors), read_summary(folder))
 
 
 def _from_facts(
@@ -103,7 +105,7 @@ def _stored_type(tensor: TensorFacts) -> str:
     bits = 8 * tensor.bytes / _count(tensor.shape)
     if bits >= 16:
         return tensor.dtype
-    return "packed 8-bit" if bits >= 8 else "packed 4-bit"
+    return f"packed {next((width for width in WIDTHS if bits >= width), WIDTHS[-1])}-bit"
 
 
 def _count(shape: tuple[int, ...]) -> int:

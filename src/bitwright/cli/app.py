@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from bitwright.cli import imatrix, inspect, plan, quantize, serve, ship, validate
+from bitwright.cli import convert, imatrix, inspect, plan, quantize, serve, ship, validate
 from bitwright.cli.faults import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, report
 from bitwright.core.provenance import version
 
@@ -60,7 +60,7 @@ def _root(
     pass
 
 
-for command in (ship, plan, quantize, validate, serve, inspect, imatrix):
+for command in (ship, plan, quantize, validate, serve, inspect, imatrix, convert):
     app.command(epilog=command.EPILOG)(command.run)
 
 

@@ -36,13 +36,33 @@ UseCase = Annotated[
         "--use-case", metavar="USE", help="chat, code, medical-legal or summarization; sets types and thresholds."
     ),
 ]
-Format = Annotated[str | None, typer.Option("--format", metavar="FORMAT", help="gguf or compressed-tensors.")]
-Type = Annotated[str | None, typer.Option("--type", metavar="TYPE", help="GGUF type: Q4_K_M, Q5_K_M, Q6_K, Q8_0, …")]
+Format = Annotated[
+    str | None,
+    typer.Option("--format", metavar="FORMAT", help="gguf, compressed-tensors, gptq, gptq_v2, awq or bitsandbytes."),
+]
+Type = Annotated[
+    str | None,
+    typer.Option(
+        "--type", metavar="TYPE", help="Q4_K_M, Q6_K, … (GGUF); FP8_DYNAMIC, … (vLLM); NF4, … (bitsandbytes)."
+    ),
+]
 Method = Annotated[str | None, typer.Option("--method", metavar="METHOD", help="gptq, awq or rtn.")]
 Effort = Annotated[
     str, typer.Option("--effort", metavar="EFFORT", help="fast, balanced or best: time spent on quality.")
 ]
-Bits = Annotated[int | None, typer.Option("--bits", metavar="N", help="4 or 8 (compressed-tensors).")]
+Bits = Annotated[
+    int | None, typer.Option("--bits", metavar="N", help="Bits of integer weights, 2 to 8; not of GGUF types.")
+]
+TargetSize = Annotated[
+    str | None,
+    typer.Option(
+        "--target-size", metavar="SIZE", help="Choose each tensor's type so that the GGUF file is this large."
+    ),
+]
+TargetBpw = Annotated[
+    float | None,
+    typer.Option("--target-bpw", metavar="BITS", min=0, help="The same, as bits per parameter of the whole file."),
+]
 GroupSize = Annotated[
     str, typer.Option("--group-size", metavar="N|channel", help="Inputs per scale: 32, 64, 128 or `channel`.")
 ]

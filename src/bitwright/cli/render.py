@@ -11,7 +11,15 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from bitwright.core.documents import Document, to_json
-from bitwright.core.records import Gate, ImatrixRecord, Inspection, QuantRecord, ShipRecord, ValidationRecord
+from bitwright.core.records import (
+    ConversionRecord,
+    Gate,
+    ImatrixRecord,
+    Inspection,
+    QuantRecord,
+    ShipRecord,
+    ValidationRecord,
+)
 from bitwright.core.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -71,6 +79,22 @@ def print_imatrix(record: ImatrixRecord) -> None:
         ("time", format_seconds(record.seconds)),
     ]
     _pairs(_console(), rows)
+
+
+def print_conversion(record: ConversionRecord, out: str) -> None:
+    """What was carried over, and the proof."""
+    plan = record.plan
+    _pairs(
+        _console(),
+        [
+            ("artifact", ", ".join(f"{out}/{file.name} ({format_bytes(file.bytes)})" for file in record.files)),
+            ("from", f"{record.source} ({record.source_format})"),
+            ("to", f"{plan.format} {plan.type}, {plan.bits_per_weight:.2f} bits per weight"),
+            ("proof", f"{record.values:,} values of {record.tensors} tensors decode alike in float32"),
+            ("time", format_seconds(record.seconds)),
+        ],
+    )
+    _notes(_console(), record.notes)
 
 
 def print_validation(record: ValidationRecord) -> None:

@@ -72,6 +72,22 @@ class ImatrixRecord(Document, frozen=True, kw_only=True):
     provenance: Provenance
 
 
+class ConversionRecord(Document, frozen=True, kw_only=True):
+    """`conversion.json`: the same integers in another format, and the proof of it."""
+
+    schema: str = "bitwright.conversion/1"
+    source: str
+    source_format: str
+    source_fingerprint: str
+    plan: Plan  # of what was written
+    tensors: int  # compared: both artifacts decoded to float32, equal bit for bit
+    values: int
+    files: tuple[ArtifactFile, ...]
+    seconds: float
+    provenance: Provenance
+    notes: tuple[str, ...] = ()
+
+
 class Estimate(Record, frozen=True, kw_only=True):
     """A figure with its 95 % interval; the error is clustered by window."""
 
@@ -220,7 +236,7 @@ class Inspection(Document, frozen=True, kw_only=True):
 
     schema: str = "bitwright.inspection/1"
     path: str
-    kind: str  # checkpoint, gguf, compressed-tensors
+    kind: str  # checkpoint, gguf, compressed-tensors, gptq, awq, bitsandbytes
     architecture: str
     parameters: int
     bytes: int  # of tensor data

@@ -23,7 +23,7 @@ def serve(
 ) -> EngineServer:
     """Start the engine for this kind of artifact and wait until it is healthy; the caller stops it.
 
-    `kind` "gguf": `artifact` is the file, llama.cpp serves it. "compressed-tensors": it is the folder, vLLM serves it.
+    `kind` "gguf": `artifact` is the file, llama.cpp serves it. Otherwise it is the folder, vLLM serves it.
     The caller shows the server's `warnings`. Errors as in `EngineServer.start`.
     """
     engine: type[EngineServer] = LlamaCppServer if kind == "gguf" else VllmServer

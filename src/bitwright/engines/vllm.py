@@ -19,11 +19,12 @@ from bitwright.core.errors import BitwrightError, EnvironmentFault, InputError, 
 from bitwright.engines.server import EngineServer
 
 MEMORY_SIGNS = ("out of memory", "No available memory for the cache blocks", "is less than desired GPU memory")
+METHODS = ("compressed-tensors", "gptq", "awq")
 REFUSALS = ("No compressed-tensors compatible scheme was found", "are not supported for now", "Value error")
 
 
 class VllmServer(EngineServer):
-    """A compressed-tensors folder behind `vllm serve`. The model's name for clients is the folder's name."""
+    """A compressed-tensors, GPTQ or AWQ folder behind `vllm serve`. Its name is the model's name for clients."""
 
     name: ClassVar[str] = "vLLM"
     start_seconds: ClassVar[float] = 1200.0  # loading and compiling
@@ -84,7 +85,7 @@ def find_vllm() -> list[str] | None:
 
 
 def check_compressed_tensors(folder: Path) -> None:
-    """Raise `InputError` unless the folder's `config.json` names compressed-tensors as its quantization method."""
+    """Raise `InputError` unless the folder's `config.json` names a quantization method that vLLM 0.32 has."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_bytes())
@@ -94,8 +95,9 @@ def check_compressed_tensors(folder: Path) -> None:
         raise InputError(f"`{path}` is not valid JSON: {error}") from error
     quantization = config.get("quantization_config") if isinstance(config, dict) else None
     method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-    if method != "compressed-tensors":
-        raise InputError(f"`{folder}` has quant_method {method!r} in config.json, expected 'compressed-tensors'")
+    if method not in METHODS:
+        known = " or ".join(map(repr, METHODS))
+        raise InputError(f"`{folder}` has quant_method {method!r} in config.json, expected {known}")
 
 
 def _reason(log: str) -> str:

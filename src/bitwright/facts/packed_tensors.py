@@ -12,13 +12,11 @@ from collections.abc import Callable
 
 from bitwright.core.plan import ArtifactFormat, TensorPlan
 from bitwright.core.schemes import BNB_STATE_BYTES, CodebookScheme, FloatScheme, Int8RowScheme, IntScheme
-from bitwright.facts.stored_tensors import STORED_DTYPES, StoredPart, stored_parts
+from bitwright.facts.stored_tensors import STORED_DTYPES, Parts, StoredPart, stored_parts
 
 WORD = 32
 AWQ_PER_WORD = 8
 NESTED_BLOCK, LEVELS, NESTED_LEVELS = 256, 16, 256
-
-Parts = dict[str, tuple[str, tuple[int, ...]]]
 
 
 def parts_of(format: ArtifactFormat) -> Callable[[TensorPlan], tuple[StoredPart, ...]]:

@@ -21,6 +21,7 @@ import torch
 from compressed_tensors.compressors.pack_quantized.helpers import unpack_from_int32
 
 from bitwright.core.errors import InputError
+from bitwright.core.plan import ArtifactFormat
 from bitwright.core.schemes import GROUP_SIZES, IntScheme
 from bitwright.facts.checkpoint import read_config
 from bitwright.formats.gptq_packing import BITS, SIDE_CONFIG, VERSIONS, WORD, unpack
@@ -46,6 +47,7 @@ class GptqSource(PackedFolderSource):
             raise self.unsupported(
                 f"checkpoint_format `{version}`, expected {' or '.join(VERSIONS)}", hint="convert it to gptq_v2 first"
             )
+        self.version: ArtifactFormat = "gptq" if version == VERSIONS[0] else "gptq_v2"
         self._first = version == VERSIONS[0]
 
     def parts(self, module: str) -> list[str]:

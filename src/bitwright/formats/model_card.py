@@ -1,4 +1,4 @@
-"""The model card `README.md` of a compressed-tensors folder, and the verdict inside it.
+"""The model card `README.md` of an artifact folder, and the verdict inside it.
 
 The verdict comes after the weights, so it has a place of its own between two comments, which is replaced whole:
 
@@ -24,6 +24,14 @@ from bitwright.formats.hub import hub_id
 CARD_NAME = "README.md"
 BEGIN = "<!-- bitwright:validation -->"
 END = "<!-- /bitwright:validation -->"
+TAGS = {"gptq_v2": "gptq"}
+NEEDS = {
+    "compressed-tensors": "Needs vLLM, or transformers with the package compressed-tensors.",
+    "gptq": "Needs vLLM (symmetric, 4 or 8 bits), SGLang, or transformers with the packages optimum and gptqmodel.",
+    "gptq_v2": "Needs SGLang, or transformers with the packages optimum and gptqmodel; vLLM where symmetric.",
+    "awq": "Needs vLLM or SGLang, or transformers with the package gptqmodel.",
+    "bitsandbytes": "Needs transformers or SGLang, and the package bitsandbytes.",
+}
 PENDING = "Not validated yet: run `bitwright validate`."
 
 
@@ -40,7 +48,7 @@ def model_card(plan: Plan) -> str:
         "---",
         *front,
         "library_name: transformers",
-        "tags: [compressed-tensors, quantized, bitwright]",
+        f"tags: [{TAGS.get(plan.format, plan.format)}, quantized, bitwright]",
         "---",
         "",
         f"# {name}, {' and '.join(labels) or 'unquantized'}",
@@ -51,7 +59,7 @@ def model_card(plan: Plan) -> str:
         "|---|---|",
         f"| scheme | {', '.join(labels) or 'none'} ({packed} matrices; the others as in the source) |",
         f"| method | {plan.method} |",
-        "| format | compressed-tensors, pack-quantized |",
+        f"| format | {plan.format} |",
         f"| weights | {format_bytes(plan.file_bytes)}, {plan.bits_per_weight:.2f} bits per weight |",
         f"| source fingerprint | `{model.fingerprint}` |",
         "",
@@ -61,10 +69,10 @@ def model_card(plan: Plan) -> str:
         "",
         "## Use",
         "",
-        "Needs vLLM, or transformers with the package compressed-tensors.",
+        NEEDS.get(plan.format, NEEDS["compressed-tensors"]),
         "",
         "```sh",
-        "vllm serve PATH_TO_THIS_FOLDER",
+        _launch(plan),
         "```",
         "",
         "```python",
@@ -75,10 +83,23 @@ def model_card(plan: Plan) -> str:
     return "\n".join(lines)
 
 
+def _launch(plan: Plan) -> str:
+    words = ("vllm", "serve", "{artifact}") if plan.format == "compressed-tensors" else plan.launch
+    return " ".join(words).format(artifact="PATH_TO_THIS_FOLDER")
+
+
+def with_origin(card: str, origin: str) -> str:
+    """The card with a sentence on where the codes come from, before the place of the verdict."""
+    before, heading, after = card.partition("## Validation")
+    return f"{before}{origin}\n\n{heading}{after}"
+
+
 def _loading(plan: Plan) -> list[str]:
     """Packed zero points load only dequantized in transformers 5.23 with compressed-tensors 0.20."""
     imports = "from transformers import AutoModelForCausalLM"
-    if all(entry.scheme.symmetric for entry in plan.tensors if isinstance(entry.scheme, IntScheme)):
+    if plan.format != "compressed-tensors" or all(
+        entry.scheme.symmetric for entry in plan.tensors if isinstance(entry.scheme, IntScheme)
+    ):
         return [imports, "", 'model = AutoModelForCausalLM.from_pretrained("PATH_TO_THIS_FOLDER")']
     return [
         f"{imports}, CompressedTensorsConfig",

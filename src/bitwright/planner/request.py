@@ -57,12 +57,7 @@ def check_request(
     symmetric: bool,
 ) -> Request:
     """Check words against words: raises `UsageError` or `UnsupportedError` for an unknown or contradictory one."""
-    _known("use case", use_case, list(USE_CASES))
-    if format is not None:
-        _known("format", format, list(FORMATS))
-    if method is not None:
-        _known("method", method, list(METHODS))
-    _known("effort", effort, list(EFFORTS))
+    _check_words(use_case, format, method, effort)
     named = type in BITSANDBYTES_TYPES or format == "bitsandbytes"
     if named or format in INTEGER_FOLDERS:
         return _of_folder(
@@ -151,6 +146,15 @@ def _labelled(label: re.Match[str], group_size: int | None, symmetric: bool) -> 
         group_size = None if channel else int(group)
         symmetric = sign == "sym"
     return IntScheme(bits=int(bits), group_size=group_size, symmetric=symmetric)
+
+
+def _check_words(use_case: str, format: str | None, method: str | None, effort: str) -> None:
+    _known("use case", use_case, list(USE_CASES))
+    if format is not None:
+        _known("format", format, list(FORMATS))
+    if method is not None:
+        _known("method", method, list(METHODS))
+    _known("effort", effort, list(EFFORTS))
 
 
 def _known(what: str, name: str, names: list[str]) -> None:

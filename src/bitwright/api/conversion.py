@@ -1,0 +1,109 @@
+"""Carry an artifact over into another format, with the same integers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast, get_args
+
+from bitwright.core.documents import read_document, write_document
+from bitwright.core.errors import BitwrightError, UnsupportedError, UsageError, did_you_mean
+from bitwright.core.plan import ArtifactFormat, Plan
+from bitwright.core.protocols import SILENT, Progress
+from bitwright.core.records import ConversionRecord, QuantRecord
+
+if TYPE_CHECKING:
+    from bitwright.core.plan import TensorPlan
+
+FORMATS: tuple[str, ...] = get_args(ArtifactFormat)
+QUANT_FILE = "quant.json"
+ANEW = {
+    "compressed-tensors": "--format compressed-tensors --bits 4 --group-size 128",
+    "gptq": "--format gptq --bits 4 --group-size 128",
+    "gptq_v2": "--format gptq_v2 --bits 4 --group-size 128",
+    "awq": "--format awq --group-size 128",
+    "bitsandbytes": "--format bitsandbytes --type NF4",
+    "gguf": "--format gguf --type Q4_K_M",
+}
+
+
+def convert(artifact: Path | str, format: str, out: Path, *, progress: Progress = SILENT) -> ConversionRecord:
+    """Write `artifact` as `format` into the new folder `out`, and prove that both decode to the same numbers.
+
+    Raises `UnsupportedError` with the reason, and the command that quantizes anew, where the integers do not carry over
+    exactly; `UsageError` when `out` is there; `InputError` for a damaged artifact.
+    """
+    from bitwright.facts.hardware import find_device
+    from bitwright.formats.coded import open_codes
+    from bitwright.pipeline.convert import convert as run
+    from bitwright.pipeline.convert import planned_tensors
+    from bitwright.planner.conversion import conversion_plan
+
+    if format not in FORMATS:
+        raise UsageError(f"unknown format `{format}`", hint=did_you_mean(format, list(FORMATS)))
+    wanted = cast(ArtifactFormat, format)
+    place = _place(Path(artifact))
+    _check_out(out)
+    made = _made_here(place)
+    try:
+        source = open_codes(place)
+        if source.format == wanted:
+            raise UnsupportedError(f"`{artifact}` is {format} already")
+        if wanted == "bitsandbytes":
+            raise UnsupportedError("bitsandbytes' levels are no integers")
+        tensors = planned_tensors(source, wanted, progress)
+    except UnsupportedError as error:
+        original = made.plan.model.path if made is not None else "MODEL"
+        hint = f"quantize the original anew: bitwright quantize {original} --out DIR {ANEW[format]}"
+        raise UnsupportedError(f"`{artifact}` cannot become {format} exactly: {error.message}", hint=hint) from error
+    plan = conversion_plan(
+        source.facts if made is None else made.plan.model,
+        tensors,
+        find_device("auto"),
+        format=wanted,
+        type=_type(tensors),
+        source=source.format,
+        method=made.plan.method if made is not None else "rtn",
+        calibration=made.plan.calibration if made is not None else None,
+    )
+    record = run(plan, source, place, out, progress=progress)
+    if made is not None:
+        write_document(_as_made(made, plan, record), out / QUANT_FILE)
+    return record
+
+
+def _place(path: Path) -> Path:
+    from bitwright.formats.sniff import gguf_file, sniff
+
+    return gguf_file(path) if sniff(path) == "gguf" else path
+
+
+def _check_out(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"`{out}` is there already", hint="choose another --out")
+
+
+def _made_here(place: Path) -> QuantRecord | None:
+    """The `quant.json` beside the artifact, so that the new one can still be held against its original."""
+    path = (place.parent if place.is_file() else place) / QUANT_FILE
+    if not path.exists():
+        return None
+    try:
+        return read_document(QuantRecord, path)
+    except BitwrightError:
+        return None  # of another version: the conversion itself needs none
+
+
+def _as_made(made: QuantRecord, plan: Plan, record: ConversionRecord) -> QuantRecord:
+    import msgspec
+
+    return msgspec.structs.replace(made, plan=plan, files=record.files)
+
+
+def _type(tensors: tuple[TensorPlan, ...]) -> str:
+    """The label of most quantized tensors."""
+    from collections import Counter
+
+    from bitwright.formats.recode import is_quantized
+
+    labels = Counter(entry.scheme.label for entry in tensors if is_quantized(entry.scheme))
+    return labels.most_common(1)[0][0]

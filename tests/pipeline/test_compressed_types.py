@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from bitwright.calibration.corpora import windows_from_files
 from bitwright.core.plan import CalibrationPlan, DeviceFacts, ModelFacts
+from bitwright.evaluation.validate import validate
 from bitwright.facts.compressed_types import COMPRESSED_TYPES
 from bitwright.facts.families import LINEARS
 from bitwright.facts.model import model_facts
+from bitwright.facts.thresholds import thresholds
 from bitwright.formats.checkpoint import CheckpointSource
 from bitwright.formats.ct_reader import CompressedTensorsSource
 from bitwright.modeling.walk import Walker
@@ -74,8 +77,6 @@ def test_linears_that_engines_fuse_share_their_scale(folder: Path, tmp_path: Pat
 def test_the_stored_scale_of_inputs_is_that_of_the_largest_one(folder: Path, tmp_path: Path) -> None:
     artifact, _ = made(folder, tmp_path / "out", "FP8", "rtn")
     walker = Walker(CheckpointSource(folder))
-    from bitwright.calibration.corpora import windows_from_files
-
     windows = windows_from_files([str(folder.parent / "text.txt")], folder, 6, 32, 0)
     seen: list[torch.Tensor] = []
     block = walker.load_block(0)
@@ -109,3 +110,13 @@ def test_the_walk_of_an_artifact_rounds_its_inputs(folder: Path, tmp_path: Path,
 
     bare, weights, both = output(CheckpointSource(folder)), output(WeightsAlone(artifact)), output(artifact)
     assert float((both - bare).norm()) > 1.1 * float((weights - bare).norm()) > 0
+
+
+def test_the_verdict_says_that_inputs_were_rounded(folder: Path, tmp_path: Path) -> None:
+    artifact, _ = made(folder, tmp_path / "out", "W8A8", "rtn")
+    text = windows_from_files([str(folder.parent / "text.txt")], folder, 4, 32, 1)
+    record = validate(
+        CheckpointSource(folder), artifact, [text], thresholds=thresholds("chat"), decode=str,
+        decoder="compressed-tensors", files=(), command="",
+    )  # fmt: skip
+    assert "inputs of linears were rounded as engines round them: int8 per token, dynamic" in record.notes

@@ -15,7 +15,7 @@ import torch
 
 from bitwright.calibration.corpora import TokenWindows
 from bitwright.core.errors import InputError, MismatchError, UsageError
-from bitwright.core.protocols import SILENT, Progress, WeightSource
+from bitwright.core.protocols import SILENT, Progress, RoundsInputs, WeightSource
 from bitwright.core.provenance import provenance
 from bitwright.core.records import ArtifactFile, ValidationRecord, WorstToken
 from bitwright.evaluation import verdict
@@ -86,8 +86,21 @@ def validate(
         seconds=time.monotonic() - started,
         command=command,
         provenance=provenance(),
-        notes=tuple(verdict.notes(results, gates)),
+        notes=(*verdict.notes(results, gates), *_rounding_notes(artifact)),
     )
+
+
+def _rounding_notes(artifact: WeightSource) -> list[str]:
+    """What the walk did to inputs, because a verdict on weights alone would be another one."""
+    if not isinstance(artifact, RoundsInputs):
+        return []
+    modules = (name.removesuffix(".weight") for name in artifact.names() if name.endswith(".weight"))
+    found = {rounding.scheme for module in modules if (rounding := artifact.input_rounding(module)) is not None}
+    return [
+        f"inputs of linears were rounded as engines round them: {scheme.element} per {scheme.scaling}, "
+        f"{'dynamic' if scheme.dynamic else 'static'}"
+        for scheme in sorted(found, key=lambda scheme: scheme.label)
+    ]
 
 
 def _check_models(reference: WeightSource, artifact: WeightSource) -> None:

@@ -3,6 +3,7 @@
 Importing this costs nothing; each verb loads what it needs when it is called. Nothing here prints or draws.
 """
 
+from bitwright.api.budget import share_out
 from bitwright.api.conversion import convert
 from bitwright.api.decision import make_plan as plan
 from bitwright.api.importance import imatrix
@@ -12,4 +13,4 @@ from bitwright.api.proof import validate
 from bitwright.api.service import chat, serve
 from bitwright.api.shipment import ship
 
-__all__ = ["chat", "convert", "imatrix", "inspect", "plan", "quantize", "serve", "ship", "validate"]
+__all__ = ["chat", "convert", "imatrix", "inspect", "plan", "quantize", "serve", "share_out", "ship", "validate"]

@@ -8,7 +8,7 @@ from bitwright import api
 from bitwright.api.decision import explain
 from bitwright.api.making import calibration_plan
 from bitwright.cli import options, render
-from bitwright.cli.parsing import group_size_of
+from bitwright.cli.parsing import group_size_of, target_bytes
 from bitwright.cli.progress import progress
 from bitwright.core.documents import read_document
 from bitwright.core.errors import UsageError
@@ -23,6 +23,8 @@ Interrupted? The same command goes on from the last finished block."""
 DECISIONS = (
     "format",
     "type",
+    "target_size",
+    "target_bpw",
     "method",
     "effort",
     "bits",
@@ -35,6 +37,8 @@ DECISIONS = (
     "seed",
 )
 
+BASE_TYPE = "Q4_K_M"  # what a byte budget starts from
+
 
 def run(
     context: typer.Context,
@@ -42,6 +46,8 @@ def run(
     out: options.Out,
     format: options.Format = None,
     type: options.Type = None,
+    target_size: options.TargetSize = None,
+    target_bpw: options.TargetBpw = None,
     lora: options.Lora = None,
     method: options.Method = None,
     effort: options.Effort = "balanced",
@@ -60,10 +66,13 @@ def run(
 ) -> None:
     """Write a quantized artifact, one decoder block in memory at a time."""
     bars = progress(quiet)
+    target = (target_size, target_bpw)
     if plan is not None:
         _refuse_decisions(context)
         made = read_document(Plan, plan)
     else:
+        if target != (None, None) and format in (None, "gguf"):
+            type = type or BASE_TYPE
         if format is None and type is None:
             raise UsageError(
                 "nothing says what to make",
@@ -82,6 +91,9 @@ def run(
             calibration=calibration_plan(calibration or (), samples, length, seed, imatrix=imatrix),
             progress=bars,
         )
+        if target != (None, None):
+            size = target_bytes(target_size, target_bpw, made.model.parameters)
+            made = api.share_out(made, out, size, model=model, lora=lora, progress=bars)
     if dry_run:
         render.print_json(made) if json else render.print_plan(explain(made), reasons=False)
         return

@@ -103,6 +103,13 @@ class CalibrationPlan(Record, frozen=True, kw_only=True):
     imatrix: str = ""  # path of a llama.cpp importance matrix that takes the place of text
 
 
+class Budget(Record, frozen=True, kw_only=True):
+    """Bytes that types were shared out under. `predicted_kl` is in nats per token, to second order."""
+
+    file_bytes: int
+    predicted_kl: float
+
+
 class Plan(Document, frozen=True, kw_only=True):
     """The whole decision."""
 
@@ -114,6 +121,7 @@ class Plan(Document, frozen=True, kw_only=True):
     type: str  # preset name: Q4_K_M, …, or the scheme's label
     method: Method
     effort: Effort = "balanced"
+    budget: Budget | None = None
     engine: str
     launch: tuple[str, ...]  # the command that serves the artifact; {artifact} stands for its path
     calibration: CalibrationPlan

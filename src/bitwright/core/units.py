@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+import re
+
+from bitwright.core.errors import UsageError
+
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?", re.IGNORECASE)
+
+
+def parse_bytes(text: str) -> int:
+    """`1.2GiB` → 1288490188, `121MB` → 121000000, a bare number is bytes. Raises `UsageError`."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise UsageError(f"`{text}` is no size", hint="write it as 1.2GiB, 121MB or a number of bytes")
+    number, prefix = found.groups()
+    base = 1024 if prefix and prefix.lower().endswith("i") else 1000
+    return int(float(number) * base ** (1 + "KMGT".index(prefix[0].upper()) if prefix else 0))
 
 
 def format_bytes(count: int | float) -> str:

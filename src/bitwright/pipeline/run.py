@@ -41,10 +41,11 @@ from bitwright.formats.imatrix import importances, read_imatrix
 from bitwright.formats.layout import ArtifactWriter, FileLayout
 from bitwright.formats.original import open_original, other_weights
 from bitwright.modeling.walk import Walker
-from bitwright.pipeline.blocks import BATCH_TOKENS, Workshop, is_float, quantize_block, quantize_head, write_tensor
+from bitwright.pipeline.blocks import Workshop, is_float, quantize_block, quantize_head, write_tensor
 from bitwright.pipeline.job import WORK, Job, UnitRecord, identity
 from bitwright.pipeline.output import GrowingArtifact, partial_path, publish_all
-from bitwright.pipeline.sensitivity import Sensitivities, take_sensitivities
+from bitwright.pipeline.preparation import PREPARED, Preparation
+from bitwright.pipeline.sensitivity import Sensitivities
 
 RECORD = "quant.json"
 WHOLE = (CodebookScheme, Int8RowScheme)  # solved without statistics
@@ -73,9 +74,11 @@ def quantize(
         raise MismatchError(f"{what} is not the checkpoint that the plan was made for", hint="make the plan again")
     job = Job(out, plan)
     try:
-        record = _run(plan, folder, source, out, job, progress)
+        prepared = Preparation(out, plan)
+        record = _run(plan, folder, source, out, job, prepared, progress)
         write_document(record, out / RECORD)
         job.remove()
+        prepared.remove()
         return record
     finally:
         job.close()
@@ -90,17 +93,28 @@ def _finished(plan: Plan, out: Path) -> QuantRecord:
     for file in record.files:
         if not (out / file.name).exists():
             raise MismatchError(f"`{out}` has lost `{file.name}`", hint=f"remove `{out / RECORD}` to write it anew")
-    shutil.rmtree(out / WORK, ignore_errors=True)  # a kill may have come between the record and the clean-up
+    for left in (WORK, PREPARED):
+        shutil.rmtree(out / left, ignore_errors=True)  # a kill may have come between the record and the clean-up
     return record
 
 
-def _run(plan: Plan, folder: Path, source: WeightSource, out: Path, job: Job, progress: Progress) -> QuantRecord:
+def _run(
+    plan: Plan,
+    folder: Path,
+    source: WeightSource,
+    out: Path,
+    job: Job,
+    prepared: Preparation,
+    progress: Progress,
+) -> QuantRecord:
     writer = WRITERS[plan.format](plan, folder)
     layouts = writer.layouts()
     plans = {entry.name: entry for entry in plan.tensors}
     units = unit_names(plan)
     if job.state is None:
-        windows = calibration_windows(plan.calibration, folder, source, progress) if needs_text(plan) else None
+        windows = None
+        if needs_text(plan):
+            windows = prepared.tokens() or calibration_windows(plan.calibration, folder, source, progress)
         job.begin(windows, layout_sha256(layouts))
     else:
         partials = [partial_path(layout, job.folder) for layout in layouts]
@@ -117,7 +131,7 @@ def _run(plan: Plan, folder: Path, source: WeightSource, out: Path, job: Job, pr
                 plans=plans,
                 method=plan.method,
                 rescale=plan.scales_columns,
-                sensitivities=_sensitivities(plan, source, job, windows, progress),
+                sensitivities=_sensitivities(plan, source, prepared, windows, progress),
                 emit=artifact.write,
                 importance=_importance(plan),
             )
@@ -129,13 +143,12 @@ def _run(plan: Plan, folder: Path, source: WeightSource, out: Path, job: Job, pr
 
 
 def _sensitivities(
-    plan: Plan, source: WeightSource, job: Job, windows: TokenWindows | None, progress: Progress
+    plan: Plan, source: WeightSource, prepared: Preparation, windows: TokenWindows | None, progress: Progress
 ) -> Sensitivities | None:
     """Weights of tokens, where the plan asks for the best and there is text to take them from."""
     if plan.effort != "best" or plan.method == "rtn" or windows is None:
         return None
-    batch = max(1, BATCH_TOKENS // windows.tokens.shape[1])
-    return take_sensitivities(job.folder, Walker(source), windows.tokens, batch=batch, progress=progress)
+    return prepared.sensitivities(source, windows, progress)
 
 
 def layout_sha256(layouts: tuple[FileLayout, ...]) -> str:

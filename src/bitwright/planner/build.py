@@ -6,9 +6,23 @@ Not here: the parts: what was asked (request.py), what is preferred (decide.py),
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Mapping
+
+import msgspec
 
 from bitwright.core.errors import EnvironmentFault, UsageError
-from bitwright.core.plan import CalibrationPlan, DeviceFacts, Memory, Method, ModelFacts, Plan, Reason, TensorPlan
+from bitwright.core.plan import (
+    Budget,
+    CalibrationPlan,
+    DeviceFacts,
+    Memory,
+    Method,
+    ModelFacts,
+    Plan,
+    Reason,
+    TensorPlan,
+)
 from bitwright.core.schemes import (
     GGML_FLOATS,
     CodebookScheme,
@@ -16,6 +30,7 @@ from bitwright.core.schemes import (
     Int8RowScheme,
     IntScheme,
     MinifloatScheme,
+    WeightScheme,
 )
 from bitwright.core.units import format_bytes
 from bitwright.facts.compressed_types import engine_notes
@@ -28,6 +43,7 @@ from bitwright.planner.memory import SGLANG, VLLM, fits, overhead_interval, serv
 from bitwright.planner.request import Request, check_request
 from bitwright.planner.tensors import bits_per_weight, gguf_tensors, linear_tensors
 
+MIXED = "-mix"  # ends the label of a type whose tensors were chosen under a byte budget
 SMALL_MODEL = 10**9
 FIT_SOURCE = "decision framework handbook, step 1"
 
@@ -198,3 +214,37 @@ def _warnings(facts: ModelFacts, device: DeviceFacts, chosen: _Sized) -> tuple[s
             "look at the verdict, and at Q6_K or 8 bits when it fails"
         )
     return tuple(found)
+
+
+def with_types(plan: Plan, schemes: Mapping[str, WeightScheme], budget: Budget) -> Plan:
+    """A GGUF plan with other types for some tensors: sizes, memory and reasons follow."""
+    assert plan.format == "gguf", plan.format
+    because = f"the least predicted loss under {format_bytes(budget.file_bytes)}"
+    tensors = tuple(
+        msgspec.structs.replace(
+            entry,
+            scheme=schemes[entry.name],
+            bytes=schemes[entry.name].bytes_for(math.prod(entry.shape[:-1]), entry.shape[-1]),
+            reason=f"byte budget: {because}",
+        )
+        if entry.name in schemes
+        else entry
+        for entry in plan.tensors
+    )
+    reason = Reason(
+        choice=f"types under {format_bytes(budget.file_bytes)}",
+        because=f"{because}, {budget.predicted_kl:.4f} nats of KL per token predicted",
+        source="gradients of the model on the calibration text; docs/methods/budget.md",
+    )
+    memory = serving_memory(plan.model, tensors, plan.device, engine=plan.engine, context=plan.memory.context)
+    size = gguf_file_bytes(plan.model, tensors)
+    return msgspec.structs.replace(
+        plan,
+        type=plan.type if plan.type.endswith(MIXED) else f"{plan.type}{MIXED}",
+        budget=budget,
+        tensors=tensors,
+        file_bytes=size,
+        bits_per_weight=bits_per_weight(tensors),
+        memory=memory,
+        reasons=(*plan.reasons, reason),
+    )

@@ -28,6 +28,7 @@ from bitwright.quantize.solve import IMPORTANCE_FLOOR, SINGLE_THREADED_BLAS, rou
 from bitwright.tensors.qtensor import Float32
 
 EXPONENTS = ((0.15, 0.5), (0.25, 0.5), (0.25, 0.65), (0.4, 0.65), (0.5, 0.5))  # of inputs and weights; docs/log.md
+DEFAULT_EXPONENTS = (0.25, 0.65)  # chosen most often
 TRIAL_ROWS = 256  # evenly spaced rows of each matrix that candidates are tried on
 SMALLEST = 1e-6  # of the mean square of the weights: a column of zeros has no size to level
 LARGEST = 32.0  # scales stay within 1/LARGEST … LARGEST, far from the ends of half precision
@@ -56,12 +57,13 @@ def scale_columns(
     With `repeats` > 1 the inputs are `repeats` query heads of width `head_dim` for each key-value head, and those heads
     share their scales. The result does not depend on `threads` (default: all cores).
     """
-    square_I = mean_square_I.astype(np.float64)
-    if not square_I.mean() > 0:
-        return _bare(len(square_I))
-    square_I += IMPORTANCE_FLOOR * square_I.mean()
+    if not mean_square_I.mean() > 0:
+        return _bare(len(mean_square_I))
+    square_I = _floored(mean_square_I)
     some = [weight[:: max(1, len(weight) // TRIAL_ROWS)] for weight in weights_OI]
-    tried = [np.ones(len(square_I), dtype=np.float32), *_candidates(weights_OI, square_I, repeats, head_dim)]
+    size_I = _sizes(weights_OI)
+    candidates = [_scales(square_I, size_I, pair, repeats, head_dim) for pair in EXPONENTS]
+    tried = [np.ones(len(square_I), dtype=np.float32), *candidates]
     with SINGLE_THREADED_BLAS(), ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         losses = list(pool.map(lambda scales_I: _loss(some, schemes, square_I, scales_I), tried))
     best = int(np.argmin(losses))
@@ -74,21 +76,44 @@ def _bare(columns: int) -> Scaling:
     return Scaling(scales_I=np.ones(columns, dtype=np.float32), exponents=(0.0, 0.0), loss=1.0)
 
 
-def _candidates(
-    weights_OI: Sequence[Float32], square_I: NDArray[np.float64], repeats: int, head_dim: int
-) -> list[Float32]:
-    """One vector of scales per pair of exponents, geometric mean 1."""
+def exponent_scales(
+    weights_OI: Sequence[Float32], mean_square_I: NDArray[np.floating], exponents: tuple[float, float]
+) -> Float32:
+    """The scales of one pair of exponents, not tried."""
+    if not mean_square_I.mean() > 0:
+        return np.ones(len(mean_square_I), dtype=np.float32)
+    return _scales(_floored(mean_square_I), _sizes(weights_OI), exponents, 1, 1)
+
+
+def _floored(mean_square_I: NDArray[np.floating]) -> NDArray[np.float64]:
+    square_I = mean_square_I.astype(np.float64)
+    result: NDArray[np.float64] = square_I + IMPORTANCE_FLOOR * square_I.mean()
+    return result
+
+
+def _sizes(weights_OI: Sequence[Float32]) -> NDArray[np.float64]:
+    """Mean square of every column over all matrices, above zero."""
     size_I = np.mean([np.square(weight, dtype=np.float64).mean(axis=0) for weight in weights_OI], axis=0)
-    loud_I, large_I = 0.5 * np.log(square_I), 0.5 * np.log(size_I + SMALLEST * size_I.mean() + np.finfo(float).tiny)
+    result: NDArray[np.float64] = size_I + SMALLEST * size_I.mean() + np.finfo(np.float64).tiny
+    return result
+
+
+def _scales(
+    square_I: NDArray[np.float64],
+    size_I: NDArray[np.float64],
+    exponents: tuple[float, float],
+    repeats: int,
+    head_dim: int,
+) -> Float32:
+    """rms(x)^a / rms(w)^b, geometric mean 1."""
+    a, b = exponents
+    log_I = 0.5 * (a * np.log(square_I) - b * np.log(size_I))
+    if repeats > 1:
+        shared = log_I.reshape(-1, repeats, head_dim).mean(axis=1, keepdims=True)
+        log_I = np.repeat(shared, repeats, axis=1).reshape(-1)
     limit = np.log(LARGEST)
-    found = []
-    for a, b in EXPONENTS:
-        log_I = a * loud_I - b * large_I
-        if repeats > 1:
-            shared = log_I.reshape(-1, repeats, head_dim).mean(axis=1, keepdims=True)
-            log_I = np.repeat(shared, repeats, axis=1).reshape(-1)
-        found.append(np.exp(np.clip(log_I - log_I.mean(), -limit, limit)).astype(np.float32))
-    return found
+    scales_I: Float32 = np.exp(np.clip(log_I - log_I.mean(), -limit, limit)).astype(np.float32)
+    return scales_I
 
 
 def _loss(

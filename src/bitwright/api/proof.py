@@ -28,7 +28,13 @@ SELF_NOTE = (
     "give text of your own with --text"
 )
 WINDOWS, LENGTH = 32, 256
-DECODERS: dict[ArtifactFormat, str] = {"gguf": "gguf", "compressed-tensors": "compressed-tensors"}
+DECODERS: dict[ArtifactFormat, str] = {
+    "gguf": "gguf",
+    "compressed-tensors": "compressed-tensors",
+    "gptq": "compressed-tensors",  # its unpacking; see formats/gptq_reader.py
+    "awq": "compressed-tensors",
+    "bitsandbytes": "bitsandbytes",
+}
 QUANT_FILE = "quant.json"
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitwright.core.schemes import GgmlScheme, IntScheme
-from bitwright.quantize.integer import CANDIDATES, round_scale, symmetric_grid
+from bitwright.quantize.integer import SHRINKS, round_scale, symmetric_grid
 from bitwright.quantize.solve import Statistics, solve
 
 GGML = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4"]
@@ -107,12 +107,10 @@ def test_the_compiled_search_finds_what_the_plain_one_finds() -> None:
 def plain_losses(w: np.ndarray, d: np.ndarray) -> list[float]:
     losses = []
     for sign in (1, -1):
-        for share in np.linspace(0.35, 1.05, CANDIDATES):
-            step = sign * np.abs(w).max() / 8 * share
-            for _ in range(2):
-                q = np.clip(np.rint(w / step), -8, 7)
-                losses.append(float((d * (w - step * q) ** 2).sum()))
-                step = (d * w * q).sum() / (d * q * q).sum()
+        for share in SHRINKS.astype(float):
+            q = np.clip(np.rint(w / (sign * np.abs(w).max() / 8 * share)), -8, 7)
+            step = (d * w * q).sum() / (d * q * q).sum()
+            losses.append(float((d * (w - step * q) ** 2).sum()))
     return losses
 
 

@@ -14,12 +14,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwright.quantize import kernels
+from bitwright.quantize import block_kernels, kernels
 from bitwright.quantize.grid import Grid
 from bitwright.tensors.qtensor import Float32
 
-CANDIDATES = 48  # shrink factors per sign, from SHRINK_LOW to SHRINK_HIGH of the min-max scale
-SHRINK_LOW, SHRINK_HIGH = 0.35, 1.05
+SHRINKS = np.linspace(0.35, 1.1, 24, dtype=np.float32)  # of the min-max scale; tried with either sign
 
 
 def round_scale(values: NDArray[np.floating], dtype: str) -> Float32:
@@ -39,18 +38,10 @@ def symmetric_grid(
 ) -> Grid:
     """Steps for codes in [low, high] around zero."""
     step_OG = np.empty((weight_OI.shape[0], weight_OI.shape[1] // group_size), dtype=np.float32)
-    kernels.search_symmetric(
-        weight_OI,
-        importance_I,
-        group_size,
-        low,
-        high,
-        signed,
-        CANDIDATES,
-        SHRINK_LOW,
-        SHRINK_HIGH,
-        step_OG,
-    )
+    block_kernels.search_uniform(
+        weight_OI, importance_I, group_size, np.float32(low), np.float32(high), 2 if signed else 1, SHRINKS,
+        step_OG, np.empty_like(step_OG),
+    )  # fmt: skip
     zeros = np.zeros_like(step_OG)
     return Grid(
         step_OG=round_scale(step_OG, dtype), zero_OG=zeros, offset_OG=zeros, group_size=group_size, low=low, high=high

@@ -26,42 +26,6 @@ def round_nearest(weight_OI, step_OG, zero_OG, offset_OG, group, low, high, code
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def search_symmetric(weight_OI, importance_I, group, low, high, signed, count, shrink_low, shrink_high, step_OG):
-    rows, columns = weight_OI.shape
-    for o in range(rows):
-        for g in range(columns // group):
-            w = weight_OI[o, g * group : (g + 1) * group]
-            d = importance_I[g * group : (g + 1) * group]
-            largest = np.float32(0)
-            for i in range(group):
-                largest = max(largest, abs(w[i]))
-            if largest < TINY:
-                step_OG[o, g] = 0
-                continue
-            best, best_step = np.float32(3e38), np.float32(0)
-            for sign in range(2 if signed else 1):
-                full = largest / np.float32(-low) * (1 if sign == 0 else -1)
-                for c in range(count):
-                    step = full * np.float32(shrink_low + (shrink_high - shrink_low) * c / (count - 1))
-                    # two rounds: codes for the step, then the least-squares step for those codes
-                    for _ in range(2):
-                        inverse = np.float32(1) / step
-                        loss, cross, square = np.float32(0), np.float32(0), np.float32(0)
-                        for i in range(group):
-                            q = min(max(np.rint(w[i] * inverse), np.float32(low)), np.float32(high))
-                            e = w[i] - step * q
-                            loss += d[i] * e * e
-                            cross += d[i] * w[i] * q
-                            square += d[i] * q * q
-                        if loss < best:
-                            best, best_step = loss, step
-                        if square <= 0 or cross == 0:
-                            break
-                        step = cross / square
-            step_OG[o, g] = best_step
-
-
-@numba.njit(cache=True, nogil=True, fastmath=True)
 def search_affine(weight_OI, importance_I, group, levels, free_sign, whole_zero, step_OG, minimum_OG):
     rows, columns = weight_OI.shape
     top = np.float32(levels)

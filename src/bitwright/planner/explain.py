@@ -60,6 +60,7 @@ def _summary(plan: Plan) -> tuple[tuple[str, str], ...]:
     model, memory = plan.model, plan.memory
     return (
         ("model", f"{model.path} ({model.architecture}, {model.parameters / 1e6:.1f} million parameters)"),
+        *([("adapter", f"{model.adapter}, merged as the model is read")] if model.adapter else []),
         ("device", f"{plan.device.count} x {plan.device.name}" if plan.device.count > 1 else plan.device.name),
         ("use case", plan.use_case),
         ("format", f"{plan.format} {plan.type}, {plan.method} ({plan.effort})"),

@@ -90,7 +90,7 @@ def test_a_kill_between_units_loses_nothing(folder: Path, tmp_path: Path, monkey
     ]
 
 
-def test_plans_name_format_engine_and_doubts(folder: Path) -> None:
+def test_plans_name_format_engine_and_doubts(folder: Path, tmp_path: Path) -> None:
     symmetric, zeros = plan_for(folder, format="gptq"), plan_for(folder, format="gptq", symmetric=False)
     assert (symmetric.format, symmetric.engine, symmetric.launch[-2:]) == ("gptq", "vllm", ("--dtype", "half"))
     assert zeros.format == "gptq_v2"
@@ -99,6 +99,9 @@ def test_plans_name_format_engine_and_doubts(folder: Path) -> None:
     levels = plan_for(folder, type="NF4")
     assert (levels.format, levels.engine, levels.method, levels.type) == ("bitsandbytes", "sglang", "rtn", "NF4")
     assert any("vLLM 0.32 does not load bitsandbytes" in warning for warning in levels.warnings)
+    assert not any("misreads" in warning for warning in levels.warnings)
+    ragged = write_checkpoint(tmp_path / "ragged", hidden=96, intermediate=160, heads=4, kv_heads=2)
+    assert any("misreads" in warning for warning in plan_for(ragged, type="NF4").warnings)
     assert plan_for(folder, format="awq").type == "W4A16 g128 asym"
 
 

@@ -49,7 +49,7 @@ def test_codes_and_maxima_are_theirs(scheme: CodebookScheme, weight: torch.Tenso
 @given(weights(even=True))
 def test_values_are_theirs(scheme: CodebookScheme, weight: torch.Tensor) -> None:
     packed, state = theirs.quantize_4bit(weight, compress_statistics=scheme.double_quant, quant_type=scheme.codebook)
-    # in one row, because their kernel for AVX-512 takes the wrong maximum where a row does not hold whole blocks
+    # in one row, because their kernel for AVX-512 takes the wrong maximum where inputs are a multiple of 16, not of 64
     state.dtype, state.shape = torch.float32, torch.Size((1, weight.numel()))
     expected = theirs.dequantize_4bit(packed, state).reshape(weight.shape)
     np.testing.assert_array_equal(quantize_codebook(weight.float().numpy(), scheme).decode(), expected.numpy())

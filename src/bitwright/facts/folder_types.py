@@ -80,10 +80,14 @@ def folder_notes(format: ArtifactFormat, scheme: FolderScheme, facts: ModelFacts
         return found
     found.append("vLLM 0.32 does not load bitsandbytes: transformers and SGLang do")
     if isinstance(scheme, CodebookScheme):
-        ragged = [t.name for t in facts.tensors if is_block_linear(t.name) and t.shape[1] % scheme.block]
+        ragged = [t.name for t in facts.tensors if is_block_linear(t.name) and _misread(t.shape[1], scheme.block)]
         if ragged:
             found.append(
-                f"the inputs of `{ragged[0]}` are no multiple of {scheme.block}: bitsandbytes 0.50 misreads such "
-                "matrices on processors with AVX-512"
+                f"bitsandbytes 0.50 misreads `{ragged[0]}` on processors with AVX-512: its inputs are a multiple of 16 "
+                f"and not of {scheme.block}; GPUs are not concerned"
             )
     return found
+
+
+def _misread(inputs: int, block: int) -> bool:
+    return inputs % block != 0 and inputs % 16 == 0

@@ -1,8 +1,8 @@
 """A bitsandbytes folder as a `WeightSource`, decoded by bitsandbytes.
 
 The library is loaded when a matrix is decoded, because it is not needed for anything else and is no requirement of
-ours. Its 4-bit kernel for AVX-512 processors takes the wrong block maximum where a row does not hold whole blocks
-(0.50.2; docs/log.md), so a matrix is given to it as one row, and shaped afterwards.
+ours. Its 4-bit kernel for AVX-512 processors takes the wrong block maxima where the inputs are a multiple of 16
+and not of the block (0.50.2; docs/log.md), so a matrix is given to it as one row, and shaped afterwards.
 
 Not here: writing (bnb_writer.py). Sources: bitsandbytes 0.50.2, functional.py QuantState.from_dict, dequantize_4bit and
 int8_vectorwise_dequant; transformers 5.23, integrations/bitsandbytes.py.

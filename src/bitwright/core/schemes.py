@@ -213,7 +213,7 @@ class MinifloatScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="
 
     @property
     def input_group(self) -> int | None:
-        """Inputs of a row that share a scale, of which a row must hold a whole number; blocks may be cut at the edge."""
+        """Inputs of a row that share a scale, of which a row must hold whole ones; blocks may be cut at the edge."""
         return {"nv": NV_GROUP, "mx": MX_GROUP}.get(self.scaling)
 
     @property

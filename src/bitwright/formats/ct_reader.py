@@ -98,7 +98,7 @@ class CompressedTensorsSource:
         """How the engine rounds the inputs of a linear. Raises `UnsupportedError` for ways that are not known here."""
         if module not in self._schemes:
             return None
-        form, scheme = self._schemes[module]
+        _, scheme = self._schemes[module]
         if scheme.input_activations is None:
             return None
         inputs = _activations(scheme.input_activations, self._folder / CONFIG)
@@ -187,8 +187,8 @@ def _activations(args: QuantizationArgs, where: Path) -> ActivationScheme:
         raise UsageError("unknown")
     except UsageError as error:
         raise UnsupportedError(
-            f"`{where}`: activations of {args.num_bits} bits ({args.type}, per {args.strategy}, dynamic {args.dynamic}, "
-            f"symmetric {args.symmetric}) are not read here",
+            f"`{where}`: activations of {args.num_bits} bits ({args.type}, per {args.strategy}, "
+            f"dynamic {args.dynamic}, symmetric {args.symmetric}) are not read here",
             hint="known: int8 or e4m3 per token or static per tensor, e4m3 per 128 inputs, NVFP4, MX",
         ) from error
 

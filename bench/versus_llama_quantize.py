@@ -91,6 +91,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peers-dir", type=Path, required=True, help="their files; what exists is reused")
     parser.add_argument("--work", type=Path, required=True, help="our files; finished ones are reused")
     parser.add_argument("--fresh", action="store_true", help="run bitwright again where it has finished")
+    parser.add_argument("--effort", choices=["fast", "balanced", "best"], default="balanced", help="ours")
     parser.add_argument("--samples", type=int, default=32)
     parser.add_argument("--windows", type=int, default=16)
     parser.add_argument("--length", type=int, default=512)
@@ -108,8 +109,8 @@ def make(kind: str, arguments: argparse.Namespace, imatrix: Path) -> tuple[Run, 
     theirs = quantized_file(tools, arguments.model, arguments.peers_dir, imatrix, kind)
     ours = quantize(
         arguments.model,
-        arguments.work / f"{arguments.model.name}-{kind}",
-        ["--format", "gguf", "--type", kind],
+        arguments.work / f"{arguments.model.name}-{kind}-{arguments.effort}",
+        ["--format", "gguf", "--type", kind, "--effort", arguments.effort],
         calibration=arguments.calibration,
         samples=arguments.samples,
         length=arguments.length,
@@ -148,6 +149,7 @@ def main() -> None:
     lines = acceptance(presets, arguments)
     document = {
         "model": arguments.model.name,
+        "effort": arguments.effort,
         "calibration": {"file": arguments.calibration.name, "samples": arguments.samples, "length": arguments.length},
         "calibration_sha256": digest(windows),
         "imatrix_tokens": same,

@@ -148,6 +148,7 @@ def parse() -> argparse.Namespace:
         help="dtype in which llm-compressor loads and runs the model; bitwright always computes in float32",
     )
     parser.add_argument("--reuse", action="store_true", help="judge finished artifacts; times are not accepted then")
+    parser.add_argument("--effort", choices=["fast", "balanced", "best"], default="balanced", help="ours")
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--windows", type=int, default=16)
     parser.add_argument("--length", type=int, default=512)
@@ -165,8 +166,9 @@ def main() -> None:
     windows = cut(encode(arguments.model, arguments.calibration), arguments.samples, arguments.length)
     ours = quantize(
         arguments.model,
-        arguments.work / f"{arguments.model.name}-w4a16",
-        ["--format", "compressed-tensors", "--method", "gptq", "--bits", "4", "--group-size", "128"],
+        arguments.work / f"{arguments.model.name}-w4a16-{arguments.effort}",
+        ["--format", "compressed-tensors", "--method", "gptq", "--bits", "4", "--group-size", "128"]
+        + ["--effort", arguments.effort],
         calibration=arguments.calibration,
         samples=arguments.samples,
         length=arguments.length,
@@ -187,6 +189,7 @@ def main() -> None:
     checked = cut_windows(arguments.model, next(iter(texts.values())), CHECKED_WINDOWS, arguments.length)
     document: dict[str, Any] = {
         "model": arguments.model.name,
+        "effort": arguments.effort,
         "calibration": {"file": arguments.calibration.name, "samples": arguments.samples, "length": arguments.length},
         "calibration_sha256": digest(windows),
         "text_files": {name: {"file": file.name, "sha256": sha256(file)} for name, file in texts.items()},

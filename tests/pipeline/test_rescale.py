@@ -32,7 +32,8 @@ def rewritten(folder: Path, **choices: object) -> tuple[torch.nn.Module, torch.n
     plan = make_plan(model_facts(folder), DEVICE, use_case="chat", calibration=CalibrationPlan(), **choices)
     plans = {entry.name: entry for entry in plan.tensors}
     facts = source.facts
-    notes = rescale_block(block, squares, plans, PREFIX, heads=facts.heads, kv_heads=facts.kv_heads)
+    notes, scales = rescale_block(block, squares, plans, PREFIX, heads=facts.heads, kv_heads=facts.kv_heads)
+    assert set(scales) == ({*LINEARS} if notes else set())
     return bare, block, walker, notes
 
 

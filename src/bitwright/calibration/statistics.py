@@ -49,11 +49,15 @@ class MeanSquare:
 
     def __init__(self) -> None:
         self._sum_I: torch.Tensor | None = None
+        self.amax_I: torch.Tensor | None = None  # largest magnitude of each input
         self.tokens = 0
 
     def add(self, inputs: torch.Tensor, weights_N: torch.Tensor | None = None) -> None:
         """Count [..., I] activations in, each token as often as its weight says (mean 1 over all tokens)."""
-        square_NI = inputs.reshape(-1, inputs.shape[-1]).float().square()
+        rows_NI = inputs.reshape(-1, inputs.shape[-1]).float()
+        amax_I = torch.linalg.vector_norm(rows_NI, torch.inf, dim=0)
+        self.amax_I = amax_I if self.amax_I is None else torch.maximum(self.amax_I, amax_I)
+        square_NI = rows_NI.square()
         if weights_N is not None:
             square_NI *= weights_N[:, None]
         sum_I = square_NI.sum(dim=0, dtype=torch.float64)

@@ -107,13 +107,32 @@ def quantize_block(
     block = walker.load_block(index)
     batches = torch.split(hidden_WTH, max(1, BATCH_TOKENS // hidden_WTH.shape[1]))
     weights = token_weights(shop, index)
-    notes = _rescale(shop, walker, block, batches, prefix, weights) if shop.rescale else {}
+    notes: dict[str, str] = {}
+    known: dict[InputGroup, Statistics] = {}
+    outputs: Sequence[torch.Tensor] = ()
+    if shop.rescale or shop.method != "gptq":
+        squares, outputs = _float_pass(walker, block, batches, weights)
+        notes, known = _prepare(shop, block, squares, prefix)
     linears = {f"{prefix}{module}.weight" for modules in LINEARS.values() for module in modules}
     records = {
         name: write_tensor(shop, name, values=block.get_parameter(name.removeprefix(prefix)).data.numpy())[0]
         for name in names
         if name not in linears
     }
+
+    def solve_group(group: InputGroup, statistics: Statistics) -> None:
+        members = {f"{prefix}{module}.weight": block.get_submodule(module) for module in LINEARS[group]}
+        peak = fused_peak({name: (shop.plans[name], weight_of(linear)) for name, linear in members.items()})
+        for name, linear in members.items():
+            records[name], values = write_tensor(
+                shop, name, statistics, values=weight_of(linear), note=notes.get(name), peak=peak
+            )
+            linear.weight.data = torch.from_numpy(values)
+
+    if shop.method != "gptq":  # nothing is fed back, so the float pass has seen all that is needed
+        for group in LINEARS:
+            solve_group(group, known[group])
+        return tuple(records[name] for name in names), torch.cat(tuple(outputs))
     groups = {modules[0]: group for group, modules in LINEARS.items()}
     running: dict[str, InputStatistics] = {}
 
@@ -123,17 +142,10 @@ def quantize_block(
 
     def complete(leader: str) -> None:
         seen = running.pop(leader)
-        statistics = Statistics.of(seen.gram(prefix + leader), shop.method, peak=seen.peak)
-        members = {f"{prefix}{module}.weight": block.get_submodule(module) for module in LINEARS[groups[leader]]}
-        peak = fused_peak({name: (shop.plans[name], weight_of(linear)) for name, linear in members.items()})
-        for name, linear in members.items():
-            records[name], values = write_tensor(
-                shop, name, statistics, values=weight_of(linear), note=notes.get(name), peak=peak
-            )
-            linear.weight.data = torch.from_numpy(values)
+        solve_group(groups[leader], Statistics.of(seen.gram(prefix + leader), shop.method, peak=seen.peak))
 
-    outputs = run_staged(lambda part: walker.forward(block, part), block, batches, list(groups), observe, complete)
-    return tuple(records[name] for name in names), torch.cat(outputs)
+    staged = run_staged(lambda part: walker.forward(block, part), block, batches, list(groups), observe, complete)
+    return tuple(records[name] for name in names), torch.cat(staged)
 
 
 def token_weights(shop: Workshop, index: int) -> TokenWeights:
@@ -157,15 +169,10 @@ def _part(weights: TokenWeights, group: InputGroup, start: int, inputs: torch.Te
     return weights[group][start : start + inputs.shape[:-1].numel()]
 
 
-def _rescale(
-    shop: Workshop,
-    walker: Walker,
-    block: nn.Module,
-    batches: Sequence[torch.Tensor],
-    prefix: str,
-    weights: TokenWeights,
-) -> dict[str, str]:
-    """Take mean squares in one float pass over the block, and fold scales."""
+def _float_pass(
+    walker: Walker, block: nn.Module, batches: Sequence[torch.Tensor], weights: TokenWeights
+) -> tuple[dict[InputGroup, MeanSquare], list[torch.Tensor]]:
+    """Run the block as it is: mean squares of every group's input, and the outputs."""
     squares = {group: MeanSquare() for group in LINEARS}
 
     def observer(group: InputGroup) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
@@ -178,14 +185,31 @@ def _rescale(
         block.get_submodule(modules[0]).register_forward_pre_hook(observer(group)) for group, modules in LINEARS.items()
     ]
     try:
-        for part in batches:
-            walker.forward(block, part)
+        return squares, [walker.forward(block, part) for part in batches]
     finally:
         for handle in handles:
             handle.remove()
-    facts = shop.source.facts
+
+
+def _prepare(
+    shop: Workshop, block: nn.Module, squares: Mapping[InputGroup, MeanSquare], prefix: str
+) -> tuple[dict[str, str], dict[InputGroup, Statistics]]:
+    """Fold scales where the plan says so. Returns notes for the record, and what is known of the inputs after it."""
     found = {group: running.mean(prefix + LINEARS[group][0]) for group, running in squares.items()}
-    return rescale_block(block, found, shop.plans, prefix, heads=facts.heads, kv_heads=facts.kv_heads)
+    peaks = {group: running.amax_I for group, running in squares.items()}
+    notes: dict[str, str] = {}
+    if shop.rescale:
+        facts = shop.source.facts
+        notes, scales = rescale_block(block, found, shop.plans, prefix, heads=facts.heads, kv_heads=facts.kv_heads)
+        for group, scales_I in scales.items():
+            found[group] = (found[group] / np.square(scales_I)).astype(np.float32)
+            amax_I = peaks[group]
+            peaks[group] = None if amax_I is None else amax_I / torch.from_numpy(scales_I)
+    known = {}
+    for group, diagonal_I in found.items():
+        amax_I = peaks[group]
+        known[group] = Statistics(diagonal_I=diagonal_I, peak=None if amax_I is None else float(amax_I.max()))
+    return notes, known
 
 
 def fused_peak(members: Mapping[str, tuple[TensorPlan, NDArray[np.float32]]]) -> float | None:

@@ -35,13 +35,17 @@ def rescale_block(
     *,
     heads: int,
     kv_heads: int,
-) -> dict[str, str]:
-    """Fold scales into a loaded float32 block, in place. Returns tensor name → what was done to it, for the record.
+) -> tuple[dict[str, str], dict[InputGroup, NDArray[np.float32]]]:
+    """Fold scales into a loaded float32 block, in place.
+
+    Returns tensor name → what was done to it, for the record, and the scales of every group that was scaled: its inputs
+    are divided by them now.
 
     `squares` holds the mean square of every group's input. A group that the plan leaves in floating point is left
     alone.
     """
     notes: dict[str, str] = {}
+    scales: dict[InputGroup, NDArray[np.float32]] = {}
     for group, fold in FOLDS.items():
         names = [f"{prefix}{module}.weight" for module in LINEARS[group]]
         schemes = quantized_schemes([plans[name] for name in names])
@@ -63,7 +67,8 @@ def rescale_block(
         for linear in linears:
             linear.get_parameter("weight").data *= torch.from_numpy(scales_I)
         notes |= {name: scaling_note(found, fold.absorber) for name in names}
-    return notes
+        scales[group] = scales_I
+    return notes, scales
 
 
 def scaling_note(found: Scaling, absorber: str) -> str:

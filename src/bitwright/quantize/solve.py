@@ -37,7 +37,9 @@ IMPORTANCE_FLOOR = 0.01  # of the mean: an input that calibration never excited 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Notes:
-    """What happened. Errors are relative squared errors; `output_error` is None without a Gram matrix."""
+    """What happened. Errors are relative squared errors; `output_error` is None without statistics, and takes
+    errors of different inputs as unrelated where only mean squares are known.
+    """
 
     method: Method
     weight_error: float
@@ -48,28 +50,32 @@ class Notes:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
-    """What is known of one input: its Gram matrix, and the factor that GPTQ needs (shared by all its readers).
+    """What is known of one input, shared by all its readers: the mean square of every channel, and for GPTQ the whole
+    Gram matrix G and the factor that it needs.
 
-    `peak` is the largest magnitude that was seen, for types that store a scale of their inputs.
+    `damped_II` is what GPTQ sees: G with correlations shrunk, plus a share of its mean diagonal. `peak` is the largest
+    magnitude that was seen, for types that store a scale of their inputs.
     """
 
-    gram_II: Float32
-    damped_II: Float32  # what GPTQ sees: G with correlations shrunk, plus a share of its mean diagonal
-    feedback: Feedback | None
+    diagonal_I: Float32
+    gram_II: Float32 | None = None
+    damped_II: Float32 | None = None
+    feedback: Feedback | None = None
     peak: float | None = None
 
     @staticmethod
     def of(gram_II: Float32, method: Method, *, peak: float | None = None) -> Statistics:
         """Prepare a Gram matrix for `method`."""
+        diagonal_I = np.ascontiguousarray(np.diag(gram_II))
         if method != "gptq":
-            return Statistics(gram_II=gram_II, damped_II=gram_II, feedback=None, peak=peak)
+            return Statistics(diagonal_I=diagonal_I, gram_II=gram_II, peak=peak)
         damped_II = gram_II / np.float32(1 + SHRINKAGE)
         damped_II[np.diag_indices_from(damped_II)] = np.diag(gram_II)
         with SINGLE_THREADED_BLAS():
             feedback = factorize(damped_II)
         if feedback is not None:
             damped_II[np.diag_indices_from(damped_II)] += np.float32(feedback.damping) * np.diag(gram_II).mean()
-        return Statistics(gram_II=gram_II, damped_II=damped_II, feedback=feedback, peak=peak)
+        return Statistics(diagonal_I=diagonal_I, gram_II=gram_II, damped_II=damped_II, feedback=feedback, peak=peak)
 
 
 def solve(
@@ -144,7 +150,7 @@ def importance(statistics: Statistics | None, columns: int) -> Float32:
     """Weight of every input in the scale search, mean 1, [I]."""
     if statistics is None:
         return np.ones(columns, dtype=np.float32)
-    return relative(np.diag(statistics.gram_II))
+    return relative(statistics.diagonal_I)
 
 
 def relative(mean_squares_I: Float32) -> Float32:
@@ -192,6 +198,7 @@ def _solve_rows(
     else:
         assert statistics is not None
         assert statistics.feedback is not None
+        assert statistics.damped_II is not None
         codes_OI = gptq_codes(weight_OI, grid, statistics.feedback)
         stored_OI = grid.stored_codes(refine_codes(weight_OI, codes_OI, grid, statistics.damped_II))
     tensor = QTensor(scheme=scheme, codes=stored_OI.astype(code_type(scheme)), fields=fields)
@@ -205,6 +212,10 @@ def _squared_errors(
     squares = (float(np.square(part, dtype=np.float64).sum()) for part in (error_OI, weight_OI))
     if statistics is None:
         return (*squares, 0.0, 0.0)  # type: ignore[return-value]
+    if statistics.gram_II is None:
+        diagonal_I = statistics.diagonal_I.astype(np.float64)
+        diagonal = (float((np.square(part, dtype=np.float64) @ diagonal_I).sum()) for part in (error_OI, weight_OI))
+        return (*squares, *diagonal)  # type: ignore[return-value]
     outputs = (float(np.einsum("oi,oi->", part @ statistics.gram_II, part)) for part in (error_OI, weight_OI))
     return (*squares, *outputs)  # type: ignore[return-value]
 

@@ -27,6 +27,7 @@ from peers.llama_quantize import LlamaCpp, cost, imatrix_file, quantized_file
 from tokens import check_imatrix_log, cut, encode
 
 SIZE_TOLERANCE = 1e-3
+BUDGET_TOLERANCE = 0.005
 
 
 def tensor_types(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -65,10 +66,13 @@ def acceptance(presets: dict[str, Any], arguments: argparse.Namespace) -> list[d
         lines.append({"what": what, "value": value, "limit": limit, "holds": holds})
 
     for kind, found in presets.items():
-        different = len(found["files"]["types_different"])
-        line(f"{kind}: tensors of another type or shape", different, 0, different == 0)
         ratio = found["files"]["bytes_ratio"]
-        line(f"{kind}: file size ÷ peer's", ratio, 1 + SIZE_TOLERANCE, abs(ratio - 1) <= SIZE_TOLERANCE)
+        if arguments.budget:
+            line(f"{kind}: file size ÷ peer's", ratio, 1, 1 - BUDGET_TOLERANCE <= ratio <= 1)
+        else:
+            different = len(found["files"]["types_different"])
+            line(f"{kind}: tensors of another type or shape", different, 0, different == 0)
+            line(f"{kind}: file size ÷ peer's", ratio, 1 + SIZE_TOLERANCE, abs(ratio - 1) <= SIZE_TOLERANCE)
         for index, (text, figures) in enumerate(found["texts"].items()):
             strict = arguments.kl_limit if index == 0 else arguments.kl_limit_other
             limit = strict if kind == arguments.strict else 1.0
@@ -91,6 +95,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peers-dir", type=Path, required=True, help="their files; what exists is reused")
     parser.add_argument("--work", type=Path, required=True, help="our files; finished ones are reused")
     parser.add_argument("--fresh", action="store_true", help="run bitwright again where it has finished")
+    parser.add_argument("--budget", action="store_true", help="ours chooses types under the bytes of theirs")
     parser.add_argument("--effort", choices=["fast", "balanced", "best"], default="balanced", help="ours")
     parser.add_argument("--samples", type=int, default=32)
     parser.add_argument("--windows", type=int, default=16)
@@ -107,10 +112,15 @@ def make(kind: str, arguments: argparse.Namespace, imatrix: Path) -> tuple[Run, 
     """Our file and theirs."""
     tools = LlamaCpp(arguments.llama_programs, arguments.llama_source, arguments.threads)
     theirs = quantized_file(tools, arguments.model, arguments.peers_dir, imatrix, kind)
+    name = f"{arguments.model.name}-{kind}-{arguments.effort}"
+    flags = ["--format", "gguf", "--type", kind, "--effort", arguments.effort]
+    if arguments.budget:
+        name += "-budget"
+        flags += ["--target-size", str(theirs.stat().st_size)]
     ours = quantize(
         arguments.model,
-        arguments.work / f"{arguments.model.name}-{kind}-{arguments.effort}",
-        ["--format", "gguf", "--type", kind, "--effort", arguments.effort],
+        arguments.work / name,
+        flags,
         calibration=arguments.calibration,
         samples=arguments.samples,
         length=arguments.length,
@@ -150,6 +160,7 @@ def main() -> None:
     document = {
         "model": arguments.model.name,
         "effort": arguments.effort,
+        "budget": arguments.budget,
         "calibration": {"file": arguments.calibration.name, "samples": arguments.samples, "length": arguments.length},
         "calibration_sha256": digest(windows),
         "imatrix_tokens": same,

@@ -167,8 +167,7 @@ def main() -> None:
     ours = quantize(
         arguments.model,
         arguments.work / f"{arguments.model.name}-w4a16-{arguments.effort}",
-        ["--format", "compressed-tensors", "--method", "gptq", "--bits", "4", "--group-size", "128"]
-        + ["--effort", arguments.effort],
+        ["--format", "compressed-tensors", "--bits", "4", "--group-size", "128", "--effort", arguments.effort],
         calibration=arguments.calibration,
         samples=arguments.samples,
         length=arguments.length,

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from bitwright.core.errors import EnvironmentFault, MismatchError, UsageError
+from bitwright.core.errors import EnvironmentFault, InputError, MismatchError, UsageError
 from bitwright.core.plan import CalibrationPlan, DeviceFacts, Plan
 from bitwright.facts.model import model_facts
 from bitwright.formats.checkpoint import CheckpointSource
@@ -225,6 +225,26 @@ def test_a_resumed_run_equals_a_whole_one(folder: Path, tmp_path: Path, monkeypa
     resumed, whole = quantize(plan, folder, tmp_path / "out"), quantize(plan, folder, tmp_path / "whole")
     assert [file.sha256 for file in resumed.files] == [file.sha256 for file in whole.files]
     assert [tensor.name for tensor in resumed.tensors] == [tensor.name for tensor in whole.tensors]
+
+
+@pytest.mark.parametrize("damaged", ["hidden-0002.npy", "model-Q4_0.gguf.partial", "tokens.npy", "job.json"])
+def test_a_damaged_work_directory_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: str
+) -> None:
+    plan = interrupted(folder, tmp_path / "out", monkeypatch)
+    path = tmp_path / "out" / ".work" / damaged
+    data = bytearray(path.read_bytes())
+    match damaged:
+        case "job.json":
+            at = data.index(b"identity") + 14
+        case "model-Q4_0.gguf.partial":  # in the embedding, which the first unit wrote
+            at = int(gguf.GGUFReader(path).tensors[0].data_offset) + 1000
+        case _:
+            at = len(data) - 5
+    data[at] ^= 0x01
+    path.write_bytes(bytes(data))
+    with pytest.raises((MismatchError, InputError)):
+        quantize(plan, folder, tmp_path / "out")
 
 
 @pytest.mark.parametrize("lost", ["tokens.npy", "hidden-0002.npy", "model-Q4_0.gguf.partial"])

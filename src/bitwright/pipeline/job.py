@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from bitwright.calibration.corpora import TokenWindows, make_windows
-from bitwright.core.atomic import atomic_file
+from bitwright.core.atomic import atomic_file, sha256_file
 from bitwright.core.documents import Document, Record, read_document, to_json, write_document
 from bitwright.core.errors import EnvironmentFault, InputError, MismatchError, from_os_error
 from bitwright.core.plan import Plan
@@ -36,6 +36,7 @@ class UnitRecord(Record, frozen=True, kw_only=True):
 
     name: str
     tensors: tuple[TensorRecord, ...]
+    regions: dict[str, str]  # stored name → SHA-256 of its bytes
 
 
 class JobState(Document, frozen=True, kw_only=True):
@@ -47,6 +48,7 @@ class JobState(Document, frozen=True, kw_only=True):
     layout_sha256: str  # of all headers: they hold names and the tokenizer, and fix every offset
     threads: int  # sums are taken in an order that depends on it, so a resumed run keeps it
     done: tuple[UnitRecord, ...] = ()
+    hidden_sha256: str = ""  # of the hidden states behind the last finished unit, as stored
     seconds: float = 0.0
 
 
@@ -134,16 +136,25 @@ class Job:
         assert self.state is not None
         if not self.state.done:
             return None
-        return torch.from_numpy(_load(self._hidden_path(len(self.state.done)))) if self.state.tokens_sha256 else None
+        if not self.state.tokens_sha256:
+            return None
+        path = self._hidden_path(len(self.state.done))
+        if sha256_file(path) != self.state.hidden_sha256:
+            raise MismatchError(
+                f"`{path}` is not what the unfinished run wrote", hint=f"remove `{self.folder}` to start anew"
+            )
+        return torch.from_numpy(_load(path))
 
     def finish_unit(self, unit: UnitRecord, hidden: torch.Tensor | None, seconds: float) -> None:
         """Record a unit whose bytes are synced. The old hidden states go only after the new state is on disk."""
         assert self.state is not None
         count = len(self.state.done) + 1
+        digest = ""
         if hidden is not None:
             _save(self._hidden_path(count), hidden.numpy())
+            digest = sha256_file(self._hidden_path(count))
         self.state = msgspec.structs.replace(
-            self.state, done=(*self.state.done, unit), seconds=self.state.seconds + seconds
+            self.state, done=(*self.state.done, unit), hidden_sha256=digest, seconds=self.state.seconds + seconds
         )
         write_document(self.state, self.folder / JOB)
         self._hidden_path(count - 1).unlink(missing_ok=True)

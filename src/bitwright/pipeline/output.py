@@ -1,12 +1,14 @@
 """The artifact while it grows: files of full size under `.partial`, filled region by region, published at the end.
 
 Space is reserved before the first tensor is solved, so a full disk is found in the first second. Regions are written
-in place at offsets that the layout fixed; a region written twice holds the same bytes.
+in place at offsets that the layout fixed; a region written twice holds the same bytes. Each region's SHA-256 is kept as
+it is written, and held against the disk before an interrupted run goes on.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -15,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from bitwright.core.atomic import PARTIAL_SUFFIX, publish
-from bitwright.core.errors import from_os_error
+from bitwright.core.errors import MismatchError, from_os_error
 from bitwright.formats.layout import FileLayout
 
 
@@ -27,6 +29,7 @@ class GrowingArtifact:
         self._work = work
         self._open: dict[str, int] = {}
         self._place = {name: (layout.name, region) for layout in layouts for name, region in layout.regions.items()}
+        self._digests: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         """Reserve space and write headers. Raises `EnvironmentFault` when the disk is full."""
@@ -58,6 +61,26 @@ class GrowingArtifact:
                     written += os.pwrite(self._open[file], data[written:], region.offset + written)
             except OSError as error:
                 raise from_os_error(error, self._work / file) from error
+            self._digests[name] = hashlib.sha256(data).hexdigest()
+
+    def take_digests(self) -> dict[str, str]:
+        """Region name → SHA-256 of what was written since the last call."""
+        taken, self._digests = self._digests, {}
+        return taken
+
+    def check(self, digests: Mapping[str, str]) -> None:
+        """Hold regions on disk against digests. Raises `MismatchError` at the first that holds something else."""
+        for name, digest in digests.items():
+            file, region = self._place[name]
+            try:
+                data = os.pread(self._open[file], region.bytes, region.offset)
+            except OSError as error:
+                raise from_os_error(error, self._work / file) from error
+            if hashlib.sha256(data).hexdigest() != digest:
+                raise MismatchError(
+                    f"`{name}` in `{self._work / file}{PARTIAL_SUFFIX}` is not what the unfinished run wrote",
+                    hint=f"remove `{self._work}` to start anew",
+                )
 
     def sync(self) -> None:
         """Wait until everything written is on disk."""

@@ -124,7 +124,10 @@ def _run(
     assert job.state is not None
     if len(job.state.done) < len(units):
         with GrowingArtifact(layouts, job.folder) as artifact:
+            for unit in job.state.done:
+                artifact.check(unit.regions)
             artifact.write(writer.constants())
+            artifact.take_digests()
             shop = Workshop(
                 source=source,
                 writer=writer,
@@ -204,7 +207,9 @@ def _run_units(
         else:
             records, hidden = quantize_block(shop, walker, number - 1, hidden)
         artifact.sync()
-        job.finish_unit(UnitRecord(name=unit, tensors=records), hidden, time.monotonic() - started)
+        job.finish_unit(
+            UnitRecord(name=unit, tensors=records, regions=artifact.take_digests()), hidden, time.monotonic() - started
+        )
         progress.advance()
     progress.stop()
 

@@ -21,7 +21,16 @@ ARCHITECTURES = {
     "mistral": "MistralForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
+    "gemma2": "Gemma2ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
+    "phi3": "Phi3ForCausalLM",
+    "mixtral": "MixtralForCausalLM",
+    "qwen2_moe": "Qwen2MoeForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
 }
+GEMMAS = ("gemma2", "gemma3_text")
+MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")
+EXPERTS, PER_TOKEN, SHARED = 4, 2, 192  # of the mixtures; the width of Qwen2-MoE's shared expert
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -70,7 +79,9 @@ def write_checkpoint(
         family, hidden=hidden, layers=layers, heads=heads, kv_heads=kv_heads, head_dim=width,
         intermediate=intermediate, vocab=vocab, tied=tied,
     )  # fmt: skip
-    tensors = {name: value for name, value in random_weights(shapes, seed=seed).items() if name not in drop}
+    centre = 0 if family in GEMMAS else 1
+    weights = random_weights(shapes, seed=seed, centre=centre)
+    tensors = {name: value for name, value in weights.items() if name not in drop}
     write_weights(folder, tensors, shards=shards, dtype=dtype)
     write_tokenizer(folder, vocab=vocab)
     return folder
@@ -87,31 +98,58 @@ def tensor_shapes(
         block = f"model.layers.{layer}."
         shapes[block + "input_layernorm.weight"] = (hidden,)
         shapes[block + "post_attention_layernorm.weight"] = (hidden,)
-        for part, rows in outputs.items():
-            shapes[f"{block}self_attn.{part}_proj.weight"] = (rows, hidden)
-            if family == "qwen2":
-                shapes[f"{block}self_attn.{part}_proj.bias"] = (rows,)
+        if family in GEMMAS:
+            shapes[block + "pre_feedforward_layernorm.weight"] = (hidden,)
+            shapes[block + "post_feedforward_layernorm.weight"] = (hidden,)
+        if family == "phi3":
+            shapes[f"{block}self_attn.qkv_proj.weight"] = (sum(outputs.values()), hidden)
+        else:
+            for part, rows in outputs.items():
+                shapes[f"{block}self_attn.{part}_proj.weight"] = (rows, hidden)
+                if family in ("qwen2", "qwen2_moe"):
+                    shapes[f"{block}self_attn.{part}_proj.bias"] = (rows,)
         shapes[block + "self_attn.o_proj.weight"] = (hidden, heads * head_dim)
-        if family == "qwen3":
+        if family in ("qwen3", "gemma3_text", "qwen3_moe"):
             shapes[block + "self_attn.q_norm.weight"] = (head_dim,)
             shapes[block + "self_attn.k_norm.weight"] = (head_dim,)
-        shapes[block + "mlp.gate_proj.weight"] = (intermediate, hidden)
-        shapes[block + "mlp.up_proj.weight"] = (intermediate, hidden)
-        shapes[block + "mlp.down_proj.weight"] = (hidden, intermediate)
+        shapes |= {block + name: shape for name, shape in feed_forward_shapes(family, hidden, intermediate).items()}
     shapes["model.norm.weight"] = (hidden,)
     if not tied:
         shapes["lm_head.weight"] = (vocab, hidden)
     return shapes
 
 
-def random_weights(shapes: dict[str, tuple[int, ...]], *, seed: int) -> dict[str, NDArray[np.float32]]:
-    """Norms near one, biases small, matrices with unit gain and a few loud input channels, as real models have."""
+def feed_forward_shapes(family: str, hidden: int, intermediate: int) -> dict[str, tuple[int, ...]]:
+    """The matrices of one block's feed-forward part."""
+
+    def gated(prefix: str, width: int, names: tuple[str, str, str]) -> dict[str, tuple[int, ...]]:
+        gate, up, down = (f"{prefix}{name}.weight" for name in names)
+        return {gate: (width, hidden), up: (width, hidden), down: (hidden, width)}
+
+    plain = ("gate_proj", "up_proj", "down_proj")
+    if family == "phi3":
+        return {"mlp.gate_up_proj.weight": (2 * intermediate, hidden), "mlp.down_proj.weight": (hidden, intermediate)}
+    if family not in MIXTURES:
+        return gated("mlp.", intermediate, plain)
+    block, names = ("block_sparse_moe.", ("w1", "w3", "w2")) if family == "mixtral" else ("mlp.", plain)
+    shapes: dict[str, tuple[int, ...]] = {f"{block}gate.weight": (EXPERTS, hidden)}
+    for expert in range(EXPERTS):
+        shapes |= gated(f"{block}experts.{expert}.", intermediate, names)
+    if family == "qwen2_moe":
+        shapes |= gated("mlp.shared_expert.", SHARED, plain) | {"mlp.shared_expert_gate.weight": (1, hidden)}
+    return shapes
+
+
+def random_weights(
+    shapes: dict[str, tuple[int, ...]], *, seed: int, centre: float = 1
+) -> dict[str, NDArray[np.float32]]:
+    """Norms near `centre`, biases small, matrices with unit gain and a few loud input channels, as real models have."""
     rng = np.random.default_rng(seed)
     weights = {}
     for name, shape in shapes.items():
         draw = rng.standard_normal(shape).astype(np.float32)
         if len(shape) == 1:
-            weights[name] = 0.1 * draw if name.endswith("bias") else 1 + 0.1 * draw
+            weights[name] = 0.1 * draw if name.endswith("bias") else centre + 0.1 * draw
         else:
             loudness = np.exp(0.5 * rng.standard_normal(shape[1])).astype(np.float32)
             weights[name] = draw * loudness / np.float32(np.sqrt(shape[1]))
@@ -209,14 +247,37 @@ def _config(
         "eos_token_id": 2,
         "pad_token_id": 2,
     }
-    if family in ("llama", "qwen3") or head_dim * heads != hidden:
+    if family in ("llama", "qwen3", "qwen3_moe", *GEMMAS) or head_dim * heads != hidden:
         config["head_dim"] = head_dim
     if family == "llama":
         config |= {"attention_bias": False, "mlp_bias": False}
-    if family == "mistral":
+    if family in ("mistral", "phi3", "mixtral"):
         config["sliding_window"] = None
+    if family in GEMMAS:
+        config |= {"hidden_activation": "gelu_pytorch_tanh", "sliding_window": 12, "query_pre_attn_scalar": head_dim}
+        config["hidden_act"] = "gelu_pytorch_tanh"
+    if family == "gemma2":
+        config |= {"attn_logit_softcapping": 5.0, "final_logit_softcapping": 8.0}
+    if family == "phi3":
+        config |= {"original_max_position_embeddings": context, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
+    if family == "mixtral":
+        config |= {"num_local_experts": EXPERTS, "num_experts_per_tok": PER_TOKEN}
+    if family in ("qwen2_moe", "qwen3_moe"):
+        config |= {"num_experts": EXPERTS, "num_experts_per_tok": PER_TOKEN, "moe_intermediate_size": intermediate}
+        config |= {"norm_topk_prob": family == "qwen3_moe", "decoder_sparse_step": 1, "mlp_only_layers": []}
+    if family == "qwen2_moe":
+        config["shared_expert_intermediate_size"] = SHARED
     if style >= 5:
         config |= {"dtype": "bfloat16", "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}}
     else:
         config |= {"torch_dtype": "bfloat16", "rope_theta": 10000.0}
+    if family == "gemma3_text":
+        config["layer_types"] = [("sliding_attention", "full_attention")[index % 2] for index in range(layers)]
+        turning = {"sliding_attention": 10000.0, "full_attention": 1000000.0}
+        if style >= 5:
+            config["rope_parameters"] = {
+                kind: {"rope_theta": theta, "rope_type": "default"} for kind, theta in turning.items()
+            }
+        else:
+            config |= {"rope_local_base_freq": 10000.0, "rope_theta": 1000000.0}
     return config

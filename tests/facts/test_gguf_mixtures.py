@@ -39,7 +39,8 @@ def test_types_equal_those_of_llama_quantize(model: str, preset: str) -> None:
         else:
             assert len(kinds) == golden["layers"]
             expected |= {f"blk.{layer}.{name}": kind for layer, kind in enumerate(kinds)}
-    assert {gguf_name(name): kind for name, (kind, _) in ggml_types(facts, preset).items()} == expected
+    found = {gguf_name(name, facts.family): kind for name, (kind, _) in ggml_types(facts, preset).items()}
+    assert found == expected
 
 
 def test_the_golden_cases_reach_the_rare_rules() -> None:

@@ -52,7 +52,7 @@ def make_plan(facts: ModelFacts, preset: str = "F16", matrices: str = "F16") -> 
         entries.append(
             TensorPlan(
                 name=tensor.name,
-                stored_name=gguf_name(tensor.name),
+                stored_name=gguf_name(tensor.name, facts.family),
                 shape=tensor.shape,
                 scheme=scheme,
                 bytes=scheme.bytes_for(rows, tensor.shape[-1]),

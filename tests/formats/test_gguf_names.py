@@ -25,7 +25,7 @@ def test_names_go_there_and_back_and_agree_with_the_planners(family: str) -> Non
     assert len(set(stored.values())) == len(shapes)
     for name, there in stored.items():
         assert back[there] == name
-        assert gguf_name(name) == there
+        assert gguf_name(name, family) == there
 
 
 def test_a_tensor_without_a_place_is_refused_by_name() -> None:

@@ -24,12 +24,22 @@ class TensorFacts(Record, frozen=True, kw_only=True):
     bytes: int
 
 
+class ExpertFacts(Record, frozen=True, kw_only=True):
+    """The experts of a mixture: how many there are, how many a token is sent to, how wide they are."""
+
+    count: int
+    per_token: int
+    intermediate: int
+    shared_intermediate: int = 0  # of the expert that sees every token, 0 where there is none
+    dense_layers: tuple[int, ...] = ()  # blocks without experts
+
+
 class ModelFacts(Record, frozen=True, kw_only=True):
     """What `config.json` and the headers say. Dimensions are counts, not bytes."""
 
     path: str
     architecture: str  # e.g. LlamaForCausalLM
-    family: str  # model_type: llama, mistral, qwen2, qwen3
+    family: str  # model_type: llama, mistral, qwen2, …
     layers: int
     hidden: int
     intermediate: int
@@ -44,6 +54,7 @@ class ModelFacts(Record, frozen=True, kw_only=True):
     dtype: str
     tensors: tuple[TensorFacts, ...]
     fingerprint: str  # SHA-256 over config.json, headers, sizes and samples of the weights, and any adapter
+    experts: ExpertFacts | None = None  # of a mixture of experts
     adapter: str = ""  # folder of the LoRA adapter that is merged into the weights as they are read
 
 

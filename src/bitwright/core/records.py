@@ -33,6 +33,7 @@ class TensorRecord(Record, frozen=True, kw_only=True):
     damping: float | None = None
     notes: tuple[str, ...] = ()  # every retry and fallback
     seconds: float = 0.0
+    tokens: int | None = None  # routed to the expert that holds the tensor
 
 
 class ArtifactFile(Record, frozen=True, kw_only=True):

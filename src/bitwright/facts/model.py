@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from bitwright.core.errors import InputError, UnsupportedError
-from bitwright.core.plan import ModelFacts, TensorFacts
+from bitwright.core.plan import ExpertFacts, ModelFacts, TensorFacts
 from bitwright.facts.checkpoint import CONFIG, Checkpoint, read_checkpoint
 from bitwright.facts.families import EMBEDDING, FAMILIES, FINAL_NORM, HEAD, Family, family_of
 
 FLOAT_DTYPES = ("F32", "F16", "BF16")
 MOE_KEYS = ("num_local_experts", "num_experts", "n_routed_experts")
+ACTIVATION_KEYS = ("hidden_activation", "hidden_act")  # Gemma's configs may hold both, and mean the first
 BIAS_KEYS = ("attention_bias", "mlp_bias")
 BUFFERS = ("rotary_emb.inv_freq", ".masked_bias", ".attn.bias")  # recomputed by every reader; old checkpoints hold them
-ACTIVATION = "silu"
 DEFAULT_ROPE_THETA = 10000.0
 
 
@@ -43,7 +43,7 @@ def facts_of(folder: Path, checkpoint: Checkpoint) -> ModelFacts:
         raise InputError(f"`{where}` has {heads} heads and {kv_heads} key-value heads, expected a multiple")
     if config.get("head_dim") is None and hidden % heads:
         raise InputError(f"`{where}` has hidden_size {hidden} and {heads} heads, and no head_dim")
-    tied = bool(config.get("tie_word_embeddings", False))
+    tied = bool(config.get("tie_word_embeddings", family.tied))
     tensors = tuple(t for t in checkpoint.tensors if not t.name.endswith(BUFFERS) and not (tied and t.name == HEAD))
     _check_dtypes(folder, tensors)
     facts = ModelFacts(
@@ -64,6 +64,7 @@ def facts_of(folder: Path, checkpoint: Checkpoint) -> ModelFacts:
         dtype=_main_dtype(tensors),
         tensors=tensors,
         fingerprint=checkpoint.fingerprint,
+        experts=_experts(config, family, where),
     )
     _check_tensors(facts, family)
     return facts
@@ -83,15 +84,17 @@ def expected_shapes(facts: ModelFacts) -> dict[str, tuple[int, ...]]:
         "self_attn.q_proj": (attention, facts.hidden),
         "self_attn.k_proj": (key_value, facts.hidden),
         "self_attn.v_proj": (key_value, facts.hidden),
+        "self_attn.qkv_proj": (attention + 2 * key_value, facts.hidden),
         "self_attn.o_proj": (facts.hidden, attention),
         "mlp.gate_proj": (facts.intermediate, facts.hidden),
         "mlp.up_proj": (facts.intermediate, facts.hidden),
+        "mlp.gate_up_proj": (2 * facts.intermediate, facts.hidden),
         "mlp.down_proj": (facts.hidden, facts.intermediate),
-    }
+    } | _expert_shapes(facts, family)
     vectors = {"self_attn.q_norm": facts.head_dim, "self_attn.k_norm": facts.head_dim}
     top = {EMBEDDING: (facts.vocab, facts.hidden), HEAD: (facts.vocab, facts.hidden), FINAL_NORM: (facts.hidden,)}
     shapes: dict[str, tuple[int, ...]] = {}
-    for name in family.all_tensors(facts.layers, tied=facts.tied):
+    for name in family.all_tensors(facts.layers, tied=facts.tied, experts=facts.experts):
         if name in top:
             shapes[name] = top[name]
             continue
@@ -101,6 +104,40 @@ def expected_shapes(facts: ModelFacts) -> dict[str, tuple[int, ...]]:
         else:
             shapes[name] = matrices[module] if kind == "weight" else matrices[module][:1]
     return shapes
+
+
+def _expert_shapes(facts: ModelFacts, family: Family) -> dict[str, tuple[int, int]]:
+    """Shapes of the matrices in the feed-forward part of a block with experts."""
+    names, experts = family.experts, facts.experts
+    if names is None or experts is None:
+        return {}
+    shapes = {names.router: (experts.count, facts.hidden), f"{names.block}.shared_expert_gate": (1, facts.hidden)}
+    widths = {names.expert(number): experts.intermediate for number in range(experts.count)}
+    for (gate, up, down), width in (widths | {names.shared_expert(): experts.shared_intermediate}).items():
+        shapes |= {gate: (width, facts.hidden), up: (width, facts.hidden), down: (facts.hidden, width)}
+    return shapes
+
+
+def _experts(config: dict[str, Any], family: Family, where: Path) -> ExpertFacts | None:
+    """Counts and widths of the experts, under the names that the configs of Mixtral and of Qwen give them."""
+    if family.experts is None:
+        return None
+    count = _count(config, "num_local_experts" if "num_local_experts" in config else "num_experts", where)
+    per_token = _count(config, "num_experts_per_tok", where)
+    if per_token > count:
+        raise InputError(f"`{where}` sends a token to {per_token} of {count} experts")
+    width = "intermediate_size" if family.name == "mixtral" else "moe_intermediate_size"
+    layers, step = _count(config, "num_hidden_layers", where), _count(config, "decoder_sparse_step", where, default=1)
+    listed = config.get("mlp_only_layers") or []
+    dense = (layer for layer in range(layers) if layer in listed or (layer + 1) % step)
+    shared = family.experts.shared
+    return ExpertFacts(
+        count=count,
+        per_token=per_token,
+        intermediate=_count(config, width, where),
+        shared_intermediate=_count(config, "shared_expert_intermediate_size", where) if shared else 0,
+        dense_layers=tuple(dense),
+    )
 
 
 def _family(config: dict[str, Any], where: Path) -> Family:
@@ -117,18 +154,21 @@ def _family(config: dict[str, Any], where: Path) -> Family:
         raise InputError(
             f"`{where}` names no architecture", hint="expected a language model's config with `architectures`"
         )
-    experts = next((key for key in MOE_KEYS if config.get(key)), None)
-    if experts is not None:
-        raise UnsupportedError(
-            f"`{where}` describes a mixture of experts ({experts}: {config[experts]}), which is not supported yet",
-            hint=f"dense models are supported: {', '.join(FAMILIES)}",
-        )
     family = family_of(architectures[0])
+    experts = next((key for key in MOE_KEYS if config.get(key)), None)
+    if experts is not None and family.experts is None:
+        raise UnsupportedError(
+            f"`{where}` describes a mixture of experts ({experts}: {config[experts]}) as {family.architecture}, "
+            "which has none",
+        )
     biased = next((key for key in BIAS_KEYS if config.get(key) and not family.biased), None)
     if biased is not None:
         raise UnsupportedError(f"`{where}` sets {biased}, which is not supported in {family.architecture}")
-    if config.get("hidden_act", ACTIVATION) != ACTIVATION:
-        raise UnsupportedError(f"`{where}` has hidden_act {config['hidden_act']!r}, expected {ACTIVATION!r}")
+    if config.get("use_bidirectional_attention"):
+        raise UnsupportedError(f"`{where}` sets use_bidirectional_attention: only causal models are supported")
+    activation = next((config[key] for key in ACTIVATION_KEYS if config.get(key)), family.activation)
+    if activation != family.activation:
+        raise UnsupportedError(f"`{where}` has hidden_act {activation!r}, expected {family.activation!r}")
     return family
 
 

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from bitwright.core.atomic import write_bytes
 from bitwright.core.errors import InputError, MismatchError, from_os_error
 from bitwright.core.plan import TensorPlan
-from bitwright.facts.families import gguf_name
+from bitwright.facts.families import expert_of, gguf_name
 from bitwright.formats.gguf_summary import MAGIC, open_gguf
 
 SUMS, COUNTS = ".in_sum2", ".counts"
@@ -85,23 +85,29 @@ def read_imatrix(path: Path) -> ImportanceMatrix:
     return found
 
 
-def importances(found: ImportanceMatrix, path: Path, plans: Iterable[TensorPlan]) -> dict[str, NDArray[np.float32]]:
+def importances(
+    found: ImportanceMatrix, path: Path, plans: Iterable[TensorPlan], family: str = "llama"
+) -> dict[str, NDArray[np.float32]]:
     """Mean square of every input, [I], by Hugging Face name, for the planned matrices that the file speaks of.
 
-    Plans name tensors as GGUF or as modules, so the names come from `gguf_name`. Raises `MismatchError` when the file
-    is of another model.
+    Plans name tensors as GGUF or as modules, so the names come from `gguf_name`; an expert has its own row. Raises
+    `MismatchError` when the file is of another model.
     """
+    entries = list(plans)
+    experts = max((expert_of(entry.name) or 0 for entry in entries), default=0) + 1
     weights = {}
-    for entry in plans:
-        held = found.entries.get(gguf_name(entry.name)) if len(entry.shape) == 2 else None
+    for entry in entries:
+        held = found.entries.get(gguf_name(entry.name, family)) if len(entry.shape) == 2 else None
         if held is None:
             continue
-        if held.sums_EI.shape != (1, entry.shape[1]):
+        expert = expert_of(entry.name)
+        if held.sums_EI.shape != (1 if expert is None else experts, entry.shape[1]):
             raise MismatchError(
                 f"`{path}` knows {list(held.sums_EI.shape)} inputs of `{entry.name}`, the model has {entry.shape[1]}",
                 hint="the importance matrix was made from another model",
             )
-        weights[entry.name] = held.mean_squares()[0]
+        if expert is None or held.counts_E[expert] > 0:
+            weights[entry.name] = held.mean_squares()[expert or 0]
     if not weights:
         raise MismatchError(
             f"`{path}` speaks of no tensor of this model", hint="the importance matrix was made from another model"

@@ -24,10 +24,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bitwright.facts.families import LINEARS, InputGroup
+from bitwright.facts.families import InputGroup
 from bitwright.modeling.walk import Walker
 
-GROUPS = tuple(LINEARS.values())
 HEAD_ROWS = 512  # positions whose logits are held at once
 
 
@@ -37,6 +36,8 @@ class BlockWeights:
 
     `tokens` [N] per input group, in the order of the windows, averaged over outputs; `rows` [O] per linear, averaged
     over tokens; `squares` [I] per input group: the mean over tokens of the token's weight times the input squared.
+    Means are over all tokens, and an expert's part of them is nothing for tokens that it did not see. Experts have no
+    `tokens`: which they see may change while the block is quantized.
     """
 
     tokens: dict[InputGroup, NDArray[np.float32]]
@@ -61,9 +62,9 @@ class EmbeddingWeights:
     columns: NDArray[np.float32]
 
 
-def embedding_weights(gradients: Sequence[torch.Tensor]) -> EmbeddingWeights:
-    """From the gradients at the input of the first block, [W, T, H] batch by batch."""
-    square_NH = torch.cat([gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients]).square()
+def embedding_weights(gradients: Sequence[torch.Tensor], scale: float = 1.0) -> EmbeddingWeights:
+    """From the gradients at the input of the first block, [W, T, H] batch by batch, which is `scale` times the rows."""
+    square_NH = (scale * torch.cat([gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients])).square()
     return EmbeddingWeights(tokens=square_NH.mean(dim=1).numpy(), columns=square_NH.mean(dim=0).numpy())
 
 
@@ -105,15 +106,16 @@ def block_gradients(
     gradients at its inputs and the block's weights.
     """
     block = walker.load_block(index)
-    running = {module: _Squares() for modules in LINEARS.values() for module in modules}
+    measured = [group for group in walker.groups(index) if group.linears]
+    running = {module: _Squares() for group in measured for module in group.modules}
     handles = [block.get_submodule(module).register_full_backward_hook(square) for module, square in running.items()]
     entered: dict[str, torch.Tensor] = {}
 
     def keeper(leader: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
         return lambda _module, args: entered.__setitem__(leader, args[0].detach())
 
-    handles += [block.get_submodule(modules[0]).register_forward_pre_hook(keeper(modules[0])) for modules in GROUPS]
-    squares = {modules[0]: torch.zeros(1) for modules in GROUPS}
+    handles += [block.get_submodule(group.leader).register_forward_pre_hook(keeper(group.leader)) for group in measured]
+    squares = {group.name: torch.zeros(1) for group in measured}
     back = []
     try:
         for inputs_WTH, gradient_WTH in zip(hidden, gradients, strict=True):
@@ -123,22 +125,23 @@ def block_gradients(
                 outputs_WTH.backward(gradient_WTH)  # type: ignore[no-untyped-call]
             assert leaf_WTH.grad is not None
             back.append(leaf_WTH.grad)
-            for leader, *others in GROUPS:
-                inputs_NI = entered.pop(leader).flatten(0, -2)
-                weights_N = torch.stack([running[module].latest for module in (leader, *others)]).mean(dim=0)
-                squares[leader] = squares[leader] + (inputs_NI.square() * weights_N[:, None]).sum(dim=0)
+            for group in measured:
+                inputs_NI = entered.pop(group.leader).flatten(0, -2)
+                weights_N = torch.stack([running[module].latest for module in group.modules]).mean(dim=0)
+                squares[group.name] = squares[group.name] + (inputs_NI.square() * weights_N[:, None]).sum(dim=0)
     finally:
         for handle in handles:
             handle.remove()
     tokens = {
-        group: np.stack([running[module].tokens() for module in modules]).mean(axis=0)
-        for group, modules in LINEARS.items()
+        group.name: np.stack([running[module].tokens() for module in group.modules]).mean(axis=0)
+        for group in measured
+        if group.expert is None
     }
     count = sum(part.shape[0] * part.shape[1] for part in hidden)
     return back, BlockWeights(
         tokens=tokens,
-        rows={module: square.rows() for module, square in running.items()},
-        squares={group: (squares[modules[0]] / count).numpy() for group, modules in LINEARS.items()},
+        rows={module: square.rows(count) for module, square in running.items()},
+        squares={group.name: (squares[group.name] / count).numpy() for group in measured},
     )
 
 
@@ -168,7 +171,8 @@ class _Squares:
         result: NDArray[np.float32] = torch.cat(self._tokens).numpy()
         return result
 
-    def rows(self) -> NDArray[np.float32]:
+    def rows(self, count: int) -> NDArray[np.float32]:
+        """Mean over `count` tokens."""
         assert self._rows_O is not None
-        result: NDArray[np.float32] = (self._rows_O / sum(len(part) for part in self._tokens)).numpy()
+        result: NDArray[np.float32] = (self._rows_O / count).numpy()
         return result

@@ -22,6 +22,10 @@ from torch import nn
 from bitwright.core.errors import InputError, UnsupportedError, UsageError
 from bitwright.core.protocols import RoundsInputs, WeightSource
 from bitwright.core.schemes import InputRounding
+from bitwright.facts.blocks import Group, block_groups
+from bitwright.facts.families import FAMILIES
+from bitwright.modeling.attention import implementation, layer_type, mask
+from bitwright.modeling.experts import separate_experts
 from bitwright.modeling.rounded_inputs import round_inputs
 from bitwright.tensors.products import differentiable_linear
 
@@ -35,41 +39,49 @@ class Linear(nn.Linear):
     """A linear layer on the faster product (tensors/products.py), on inputs rounded as the artifact's engine does."""
 
     rounding: InputRounding | None = None
+    reduced = False  # products in bfloat16
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if self.rounding is not None:
             input = round_inputs(input, self.rounding)
-        return differentiable_linear(input, self.weight, self.bias)
+        return differentiable_linear(input, self.weight, self.bias, reduced=self.reduced)
 
 
 class Walker:
     """Walks one model. Tensors are float32 on the CPU; nothing records gradients."""
 
-    def __init__(self, source: WeightSource) -> None:
-        """Build the skeleton. Raises `UnsupportedError` when transformers has no class for the architecture."""
+    def __init__(self, source: WeightSource, *, reduced: bool = False) -> None:
+        """Build the skeleton; `reduced` multiplies in bfloat16 where that is faster. Raises `UnsupportedError` when transformers has no class for the architecture."""
         self._source = source
         self._skeleton = _skeleton(source.config)
         self._config = self._skeleton.config
+        for module in self._skeleton.modules():
+            if isinstance(module, Linear):
+                module.reduced = reduced
         self._rotary = type(self._skeleton.model.rotary_emb)(config=self._config)
         self._norm: nn.Module | None = None
         self._head_VH: torch.Tensor | None = None
         self._head_rounding: InputRounding | None = None
         self.layers: int = self._config.num_hidden_layers
         self.tied: bool = bool(self._config.tie_word_embeddings)
+        self.embedding_scale = float(getattr(self._skeleton.model.embed_tokens, "scalar_embed_scale", 1.0))
+        self._cap: float | None = getattr(self._config, "final_logit_softcapping", None)
 
     @torch.no_grad()
-    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
-        """int64 [W, T] → float32 [W, T, H]. Raises `UsageError` when a window is longer than the model allows."""
-        table = self._source.load(EMBEDDING)
+    def embed(self, tokens: torch.Tensor, table: torch.Tensor | None = None) -> torch.Tensor:
+        """int64 [W, T] → float32 [W, T, H], by `table` [V, H] where it is not the source's own.
+
+        Raises `UsageError` when a window is longer than the model allows.
+        """
+        if table is None:
+            table = self._source.load(EMBEDDING)
         self.check_tokens(tokens, table.shape[0])
-        return nn.functional.embedding(tokens, table).float()
+        rows = nn.functional.embedding(tokens, table).float()
+        return rows if self.embedding_scale == 1 else rows * self.embedding_scale
 
     def check_tokens(self, tokens: torch.Tensor, vocabulary: int) -> None:
         """Refuse windows that the model cannot attend over, and ids that it has no row for."""
         limit = self._config.max_position_embeddings
-        window = getattr(self._config, "sliding_window", None)
-        if window and getattr(self._config, "use_sliding_window", True):
-            limit = min(limit, window)
         if tokens.shape[1] > limit:
             raise UsageError(
                 f"windows of {tokens.shape[1]} tokens are longer than the {limit} positions the model attends to",
@@ -77,6 +89,10 @@ class Walker:
             )
         if int(tokens.max()) >= vocabulary:
             raise InputError(f"token id {int(tokens.max())} is outside the vocabulary of {vocabulary}")
+
+    def groups(self, index: int) -> tuple[Group, ...]:
+        """The groups of linears of block `index`, in the order of the forward pass."""
+        return block_groups(self._source.facts, index)
 
     def load_block(self, index: int) -> nn.Module:
         """Block `index`, filled with float32 weights. Raises `InputError` on absent or misshapen tensors."""
@@ -96,11 +112,14 @@ class Walker:
     def forward_with_gradient(self, block: nn.Module, hidden_WTH: torch.Tensor) -> torch.Tensor:
         """The same, recording gradients where torch is told to."""
         positions = torch.arange(hidden_WTH.shape[1])[None]
+        index = int(block.get_submodule("self_attn").layer_idx)  # type: ignore[arg-type]
+        kind = layer_type(self._config, index)
+        own = kind in (self._config.rope_parameters or {})  # blocks of this kind have frequencies of their own
         output = block(
             hidden_WTH,
-            attention_mask=None,  # sdpa takes the causal path by itself
+            attention_mask=mask(self._config, index, hidden_WTH.shape[1]),
             position_ids=positions,
-            position_embeddings=self._rotary(hidden_WTH, positions),
+            position_embeddings=self._rotary(hidden_WTH, positions, *([kind] if own else [])),
         )
         result: torch.Tensor = output[0] if isinstance(output, tuple) else output
         return result
@@ -138,7 +157,8 @@ class Walker:
         inputs = self.final_norm()(hidden)
         if self._head_rounding is not None:
             inputs = round_inputs(inputs, self._head_rounding)
-        return differentiable_linear(inputs, self._head_VH)
+        logits = differentiable_linear(inputs, self._head_VH)
+        return logits if self._cap is None else torch.tanh(logits / self._cap) * self._cap
 
 
 def _skeleton(config: dict[str, Any]) -> Any:
@@ -151,9 +171,16 @@ def _skeleton(config: dict[str, Any]) -> Any:
         raise UnsupportedError(f"transformers {transformers.__version__} has no model of type {kind!r}")
     settings = transformers.AutoConfig.for_model(kind, **from_config)
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(settings, attn_implementation="sdpa", dtype=torch.float32)
+        attention = implementation(settings)
+        model = transformers.AutoModelForCausalLM.from_config(
+            settings, attn_implementation=attention, dtype=torch.float32
+        )
     if not hasattr(model, "model") or not hasattr(model.model, "rotary_emb"):
         raise UnsupportedError(f"models of type {kind!r} are not laid out as a decoder with rotary positions")
+    family = FAMILIES.get(kind)
+    if family is not None and family.experts is not None:
+        for layer in model.model.layers:
+            separate_experts(layer, family.experts)
     for module in model.modules():
         if type(module) is nn.Linear:
             module.__class__ = Linear

@@ -16,23 +16,23 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from bitwright.calibration.statistics import InputStatistics, MeanSquare
+from bitwright.calibration.statistics import InputStatistics
 from bitwright.core.plan import Method, TensorPlan
 from bitwright.core.protocols import WeightSource
 from bitwright.core.records import TensorRecord
 from bitwright.core.schemes import FloatScheme, GgmlScheme, MinifloatScheme
-from bitwright.facts.families import BLOCK, FINAL_NORM, LINEARS, InputGroup
+from bitwright.facts.blocks import Group
+from bitwright.facts.families import BLOCK, FAMILIES, FINAL_NORM
 from bitwright.formats.layout import ArtifactWriter
 from bitwright.modeling.stages import run_staged
 from bitwright.modeling.walk import Walker
-from bitwright.pipeline.rescale import divide_norm, rescale_block, scaling_note, stored_dtype, weight_of
+from bitwright.pipeline.block_inputs import BlockInputs, TokenWeights
+from bitwright.pipeline.rescale import divide_norm, scaling_note, stored_dtype, weight_of
 from bitwright.pipeline.sensitivity import Sensitivities
 from bitwright.quantize.scaling import scale_columns
 from bitwright.quantize.solve import Statistics, solve
 
-TokenWeights = Mapping[InputGroup, torch.Tensor]
 HEAVIEST = 100.0  # times the mean weight of a token: single tokens reach 1,300 (docs/log.md)
 BATCH_TOKENS = 4096  # tokens per forward pass: large enough for the matrix products, small beside a block's weights
 
@@ -64,12 +64,13 @@ def write_tensor(
     *,
     values: NDArray[np.float32] | None = None,
     peak: float | None = None,
-    note: str | None = None,
+    said: tuple[str, ...] = (),
+    tokens: int | None = None,
 ) -> tuple[TensorRecord, NDArray[np.float32]]:
     """Solve or cast one tensor and emit its bytes. Returns the record and the values that readers will see.
 
     `values` are the tensor's, where they are no longer the checkpoint's; `peak` is the largest magnitude of all that an
-    engine fuses with it, where scales depend on it; `note` goes into the record.
+    engine fuses with it, where scales depend on it; `said` and `tokens`, what an expert saw, go into the record.
     """
     started = time.monotonic()
     entry = shop.plans[name]
@@ -79,19 +80,19 @@ def write_tensor(
         shop.emit(shop.writer.encode(entry, values))
         record = TensorRecord(
             name=name, scheme=entry.scheme.label, method="cast", bytes=entry.bytes, weight_error=0.0,
-            notes=(note,) if note else (), seconds=time.monotonic() - started,
+            notes=said, seconds=time.monotonic() - started,
         )  # fmt: skip
         return record, values
     if shop.importance and name not in shop.importance:
-        note = "the importance matrix does not speak of this tensor: every input counts alike"
+        said = (*said, "the importance matrix does not speak of this tensor: every input counts alike")
     tensor, notes = solve(
         values, statistics, entry.scheme, shop.method, peak=peak, importance_I=shop.importance.get(name)
     )
     shop.emit(shop.writer.encode(entry, tensor))
-    said = (note, *notes.notes) if note else notes.notes
     record = TensorRecord(
         name=name, scheme=entry.scheme.label, method=notes.method, bytes=entry.bytes, weight_error=notes.weight_error,
-        output_error=notes.output_error, damping=notes.damping, notes=said, seconds=time.monotonic() - started,
+        output_error=notes.output_error, damping=notes.damping, notes=(*said, *notes.notes),
+        seconds=time.monotonic() - started, tokens=tokens,
     )  # fmt: skip
     return record, tensor.decode()
 
@@ -105,46 +106,43 @@ def quantize_block(
     if hidden_WTH is None:
         return tuple(write_tensor(shop, name)[0] for name in names), None
     block = walker.load_block(index)
+    groups = {group.name: group for group in walker.groups(index)}
     batches = torch.split(hidden_WTH, max(1, BATCH_TOKENS // hidden_WTH.shape[1]))
-    weights = token_weights(shop, index)
-    notes: dict[str, str] = {}
-    known: dict[InputGroup, Statistics] = {}
+    inputs = BlockInputs(shop.source.facts, index, block, groups, token_weights(shop, index), shop.method)
     outputs: Sequence[torch.Tensor] = ()
     if shop.rescale or shop.method != "gptq":
-        squares, outputs = _float_pass(walker, block, batches, weights)
-        notes, known = _prepare(shop, block, squares, prefix)
-    linears = {f"{prefix}{module}.weight" for modules in LINEARS.values() for module in modules}
+        outputs = inputs.float_pass(walker, batches)
+        inputs.prepare(shop.plans, rescale=shop.rescale)
+    linears = {f"{prefix}{module}.weight" for group in groups.values() for module in group.linears}
     records = {
         name: write_tensor(shop, name, values=block.get_parameter(name.removeprefix(prefix)).data.numpy())[0]
         for name in names
         if name not in linears
     }
 
-    def solve_group(group: InputGroup, statistics: Statistics) -> None:
-        members = {f"{prefix}{module}.weight": block.get_submodule(module) for module in LINEARS[group]}
+    def solve_group(group: Group, statistics: Statistics | None) -> None:
+        members = {f"{prefix}{module}.weight": block.get_submodule(module) for module in group.linears}
         peak = fused_peak({name: (shop.plans[name], weight_of(linear)) for name, linear in members.items()})
         for name, linear in members.items():
             records[name], values = write_tensor(
-                shop, name, statistics, values=weight_of(linear), note=notes.get(name), peak=peak
-            )
+                shop, name, statistics, values=weight_of(linear), peak=peak, said=inputs.notes(group, name),
+                tokens=inputs.tokens.get(group.name),
+            )  # fmt: skip
             linear.weight.data = torch.from_numpy(values)
 
     if shop.method != "gptq":  # nothing is fed back, so the float pass has seen all that is needed
-        for group in LINEARS:
-            solve_group(group, known[group])
+        for group in groups.values():
+            solve_group(group, inputs.known[group.name])
         return tuple(records[name] for name in names), torch.cat(tuple(outputs))
-    groups = {modules[0]: group for group, modules in LINEARS.items()}
-    running: dict[str, InputStatistics] = {}
-
-    def observe(leader: str, inputs: torch.Tensor) -> None:
-        seen = running.setdefault(leader, InputStatistics(inputs.shape[-1]))
-        seen.add(inputs, _part(weights, groups[leader], seen.tokens, inputs))
-
-    def complete(leader: str) -> None:
-        seen = running.pop(leader)
-        solve_group(groups[leader], Statistics.of(seen.gram(prefix + leader), shop.method, peak=seen.peak))
-
-    staged = run_staged(lambda part: walker.forward(block, part), block, batches, list(groups), observe, complete)
+    leaders = {group.leader: group for group in groups.values()}
+    staged = run_staged(
+        lambda part: walker.forward(block, part),
+        block,
+        batches,
+        list(leaders),
+        lambda leader, part: inputs.observe(leaders[leader], part),
+        lambda leader: solve_group(leaders[leader], inputs.complete(leaders[leader])),
+    )
     return tuple(records[name] for name in names), torch.cat(staged)
 
 
@@ -160,56 +158,6 @@ def tempered(tokens_N: NDArray[np.float32]) -> torch.Tensor:
     weights_N = torch.from_numpy(tokens_N).double()
     weights_N = (weights_N / weights_N.mean()).clamp(max=HEAVIEST)
     return (weights_N / weights_N.mean()).float()
-
-
-def _part(weights: TokenWeights, group: InputGroup, start: int, inputs: torch.Tensor) -> torch.Tensor | None:
-    """The weights of the tokens in `inputs`, the first of which is token `start`."""
-    if group not in weights:
-        return None
-    return weights[group][start : start + inputs.shape[:-1].numel()]
-
-
-def _float_pass(
-    walker: Walker, block: nn.Module, batches: Sequence[torch.Tensor], weights: TokenWeights
-) -> tuple[dict[InputGroup, MeanSquare], list[torch.Tensor]]:
-    """Run the block as it is: mean squares of every group's input, and the outputs."""
-    squares = {group: MeanSquare() for group in LINEARS}
-
-    def observer(group: InputGroup) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
-        def observe(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            squares[group].add(args[0], _part(weights, group, squares[group].tokens, args[0]))
-
-        return observe
-
-    handles = [
-        block.get_submodule(modules[0]).register_forward_pre_hook(observer(group)) for group, modules in LINEARS.items()
-    ]
-    try:
-        return squares, [walker.forward(block, part) for part in batches]
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _prepare(
-    shop: Workshop, block: nn.Module, squares: Mapping[InputGroup, MeanSquare], prefix: str
-) -> tuple[dict[str, str], dict[InputGroup, Statistics]]:
-    """Fold scales where the plan says so. Returns notes for the record, and what is known of the inputs after it."""
-    found = {group: running.mean(prefix + LINEARS[group][0]) for group, running in squares.items()}
-    peaks = {group: running.amax_I for group, running in squares.items()}
-    notes: dict[str, str] = {}
-    if shop.rescale:
-        facts = shop.source.facts
-        notes, scales = rescale_block(block, found, shop.plans, prefix, heads=facts.heads, kv_heads=facts.kv_heads)
-        for group, scales_I in scales.items():
-            found[group] = (found[group] / np.square(scales_I)).astype(np.float32)
-            amax_I = peaks[group]
-            peaks[group] = None if amax_I is None else amax_I / torch.from_numpy(scales_I)
-    known = {}
-    for group, diagonal_I in found.items():
-        amax_I = peaks[group]
-        known[group] = Statistics(diagonal_I=diagonal_I, peak=None if amax_I is None else float(amax_I.max()))
-    return notes, known
 
 
 def fused_peak(members: Mapping[str, tuple[TensorPlan, NDArray[np.float32]]]) -> float | None:
@@ -242,8 +190,9 @@ def quantize_head(shop: Workshop, walker: Walker, name: str, hidden_WTH: torch.T
     scheme = shop.plans[name].scheme
     assert not isinstance(scheme, FloatScheme), name
     found = scale_columns([values], [scheme], np.ascontiguousarray(np.diag(gram_II)))
-    scales_I = divide_norm(norm, found.scales_I, stored_dtype(shop.plans[FINAL_NORM]))
+    offset = FAMILIES[shop.source.facts.family].norm_offset
+    scales_I = divide_norm(norm, found.scales_I, stored_dtype(shop.plans[FINAL_NORM]), offset)
     statistics = Statistics.of(gram_II / np.outer(scales_I, scales_I), shop.method)
     first = write_tensor(shop, FINAL_NORM, values=norm.get_parameter("weight").data.numpy())[0]
-    note = scaling_note(found, FINAL_NORM)
-    return first, write_tensor(shop, name, statistics, values=values * scales_I, note=note)[0]
+    said = (scaling_note(found, FINAL_NORM),)
+    return first, write_tensor(shop, name, statistics, values=values * scales_I, said=said)[0]

@@ -63,8 +63,14 @@ def planned_tensors(source: CodedSource, format: ArtifactFormat, progress: Progr
     Raises `UnsupportedError` where integers do not carry over exactly, with the reason.
     """
     facts = source.facts
+    family = FAMILIES[facts.family]
+    if (format == "gguf") != (source.format == "gguf") and (family.norm_offset or facts.experts):
+        raise UnsupportedError(
+            f"{facts.architecture} is laid out in another way in GGUF (norms plus one, experts in one tensor)",
+            hint="quantize the original for the other format",
+        )
     shapes = {tensor.name: tensor.shape for tensor in facts.tensors}
-    names = FAMILIES[facts.family].all_tensors(facts.layers, tied=facts.tied)
+    names = family.all_tensors(facts.layers, tied=facts.tied, experts=facts.experts)
     entries, losses, packed = [], Losses(), 0
     progress.start("reading", len(names), "tensors")
     for name in names:
@@ -74,7 +80,7 @@ def planned_tensors(source: CodedSource, format: ArtifactFormat, progress: Progr
             raise UnsupportedError(f"`{name}`: {error.message}", hint=error.hint) from error
         losses += lost
         packed += not isinstance(scheme, FloatScheme) and not (isinstance(scheme, GgmlScheme) and scheme.is_float)
-        entries.append(_entry(name, shapes[name], scheme, format))
+        entries.append(_entry(facts.family, name, shapes[name], scheme, format))
         progress.advance()
     progress.stop()
     if losses.count:
@@ -100,10 +106,10 @@ def _target(
     return GgmlScheme(type="F32" if dimensions == 1 else held.dtype.upper()), Losses()
 
 
-def _entry(name: str, shape: tuple[int, ...], scheme: WeightScheme, format: ArtifactFormat) -> TensorPlan:
+def _entry(family: str, name: str, shape: tuple[int, ...], scheme: WeightScheme, format: ArtifactFormat) -> TensorPlan:
     entry = TensorPlan(
         name=name,
-        stored_name=gguf_name(name) if format == "gguf" else name,
+        stored_name=gguf_name(name, family) if format == "gguf" else name,
         shape=shape,
         scheme=scheme,
         bytes=scheme.bytes_for(math.prod(shape[:-1]), shape[-1]),

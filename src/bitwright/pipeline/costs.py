@@ -23,7 +23,8 @@ from bitwright.core.costs import CostTable, OptionCost, TensorCosts
 from bitwright.core.plan import CalibrationPlan, TensorPlan
 from bitwright.core.protocols import Progress, WeightSource
 from bitwright.core.schemes import QuantScheme
-from bitwright.facts.families import BLOCK, EMBEDDING, HEAD, LINEARS
+from bitwright.facts.blocks import block_groups
+from bitwright.facts.families import BLOCK, EMBEDDING, HEAD
 from bitwright.pipeline.sensitivity import Sensitivities
 from bitwright.quantize.scaling import DEFAULT_EXPONENTS, exponent_scales
 from bitwright.quantize.solve import IMPORTANCE_FLOOR, SINGLE_THREADED_BLAS, round_weighted
@@ -59,7 +60,7 @@ def measure_costs(
     progress.advance()
     for index in range(facts.layers):
         weights = sensitivities.block(index)
-        for group, modules in LINEARS.items():
+        for group, modules in ((found.name, found.linears) for found in block_groups(facts, index) if found.linears):
             names = [f"{BLOCK.format(layer=index)}{module}.weight" for module in modules]
             values = [_load(source, name) for name in names]
             scales_I = exponent_scales(values, weights.squares[group], DEFAULT_EXPONENTS)

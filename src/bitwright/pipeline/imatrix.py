@@ -19,7 +19,7 @@ from torch import nn
 from bitwright.calibration.corpora import TokenWindows
 from bitwright.core.errors import InputError
 from bitwright.core.protocols import SILENT, Progress, WeightSource
-from bitwright.facts.families import BLOCK, EMBEDDING, HEAD, LINEARS, gguf_name
+from bitwright.facts.families import BLOCK, EMBEDDING, HEAD, gguf_name
 from bitwright.formats.imatrix import Entry, ImportanceMatrix
 from bitwright.modeling.walk import Walker
 
@@ -31,49 +31,57 @@ def measure(source: WeightSource, windows: TokenWindows, *, progress: Progress =
     walker = Walker(source)
     hidden_WTH = walker.embed(windows.tokens)
     per_batch = max(1, BATCH_TOKENS // windows.tokens.shape[1])
-    rows = windows.tokens.numel()
-    entries: dict[str, Entry] = {}
+    held: dict[str, list[_Sum]] = {}  # one, or one per expert
     progress.start("measuring inputs", walker.layers, "blocks")
     for index in range(walker.layers):
         block, prefix = walker.load_block(index), BLOCK.format(layer=index)
-        sums: dict[str, torch.Tensor] = {}
+        groups = [group for group in walker.groups(index) if group.linears]
+        sums: dict[str, _Sum] = {group.leader: _Sum() for group in groups}
         handles = [
-            block.get_submodule(modules[0]).register_forward_pre_hook(_counter(sums, modules[0]))
-            for modules in LINEARS.values()
+            block.get_submodule(leader).register_forward_pre_hook(_counter(counted)) for leader, counted in sums.items()
         ]
         hidden_WTH = torch.cat([walker.forward(block, part) for part in torch.split(hidden_WTH, per_batch)])
         for handle in handles:
             handle.remove()
-        for modules in LINEARS.values():
-            for module in modules:
-                entries[gguf_name(f"{prefix}{module}.weight")] = _entry(sums[modules[0]], rows, prefix + module)
+        for group in groups:
+            for module in group.modules:
+                name = gguf_name(f"{prefix}{module}.weight", source.facts.family)
+                held.setdefault(name, []).append(sums[group.leader])
         progress.advance()
-    head: dict[str, torch.Tensor] = {}
+    head = _Sum()
     for part in torch.split(hidden_WTH, per_batch):
-        _add(head, "", walker.normed(part))
-    entries[gguf_name(EMBEDDING if walker.tied else HEAD)] = _entry(head[""], rows, "the head")
+        head.add(walker.normed(part))
+    held[gguf_name(EMBEDDING if walker.tied else HEAD, source.facts.family)] = [head]
+    entries = {name: _entry(sums, name) for name, sums in held.items()}
     progress.stop()
     return ImportanceMatrix(
         entries=entries, datasets=(windows.name,), chunks=len(windows.tokens), chunk_size=windows.tokens.shape[1]
     )
 
 
-def _counter(sums: dict[str, torch.Tensor], name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
-    def count(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        _add(sums, name, args[0])
+class _Sum:
+    """Σ x² of one input, and the rows that were counted."""
 
-    return count
+    def __init__(self) -> None:
+        self.squares_I: torch.Tensor | float = 0.0
+        self.rows = 0
+
+    def add(self, inputs: torch.Tensor) -> None:
+        rows_NI = inputs.reshape(-1, inputs.shape[-1])
+        self.squares_I = self.squares_I + rows_NI.square().sum(dim=0, dtype=torch.float64)
+        self.rows += len(rows_NI)
 
 
-def _add(sums: dict[str, torch.Tensor], name: str, inputs: torch.Tensor) -> None:
-    squares_I = inputs.reshape(-1, inputs.shape[-1]).square().sum(dim=0, dtype=torch.float64)
-    sums[name] = sums[name] + squares_I if name in sums else squares_I
+def _counter(counted: _Sum) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+    return lambda _module, args: counted.add(args[0])
 
 
-def _entry(sums_I: torch.Tensor, rows: int, where: str) -> Entry:
-    if not bool(torch.isfinite(sums_I).all()):
+def _entry(sums: list[_Sum], where: str) -> Entry:
+    sums_EI = torch.stack([torch.as_tensor(part.squares_I) for part in sums])
+    if not bool(torch.isfinite(sums_EI).all()):
         raise InputError(
             f"activations that enter `{where}` are not finite",
             hint="the checkpoint may be damaged; run it in transformers first",
         )
-    return Entry(sums_EI=sums_I.float().numpy()[None], counts_E=np.array([rows], dtype=np.float32))
+    counts_E = np.array([part.rows for part in sums], dtype=np.float32)
+    return Entry(sums_EI=sums_EI.float().numpy(), counts_E=counts_E)

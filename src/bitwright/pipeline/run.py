@@ -226,8 +226,7 @@ def _embedding(
         return records, None
     if values is None:
         return records, walker.embed(windows.tokens)
-    walker.check_tokens(windows.tokens, len(values))
-    return records, torch.nn.functional.embedding(windows.tokens, torch.from_numpy(values))
+    return records, walker.embed(windows.tokens, torch.from_numpy(values))
 
 
 def _head(shop: Workshop, walker: Walker, hidden: torch.Tensor | None) -> tuple[TensorRecord, ...]:
@@ -240,7 +239,7 @@ def _head(shop: Workshop, walker: Walker, hidden: torch.Tensor | None) -> tuple[
 def _importance(plan: Plan) -> dict[str, NDArray[np.float32]]:
     """What an importance matrix says of the inputs, where the plan names one."""
     path = Path(plan.calibration.imatrix)
-    return importances(read_imatrix(path), path, plan.tensors) if plan.calibration.imatrix else {}
+    return importances(read_imatrix(path), path, plan.tensors, plan.model.family) if plan.calibration.imatrix else {}
 
 
 WRITERS: dict[ArtifactFormat, Callable[[Plan, Path], ArtifactWriter]] = {

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from bitwright.core.atomic import atomic_file
 from bitwright.core.errors import InputError
 from bitwright.core.protocols import Progress
-from bitwright.facts.families import LINEARS, InputGroup
 from bitwright.modeling.gradients import (
     BlockWeights,
     EmbeddingWeights,
@@ -47,10 +46,11 @@ class Sensitivities:
     def block(self, index: int) -> BlockWeights:
         """Weights of block `index`. Raises `InputError` when the file is lost or damaged."""
         arrays = _load_all(_block_path(self._folder, index))
-        tokens: dict[InputGroup, NDArray[np.float32]] = {group: arrays[f"tokens.{group}"] for group in LINEARS}
-        squares: dict[InputGroup, NDArray[np.float32]] = {group: arrays[f"squares.{group}"] for group in LINEARS}
-        rows = {module: arrays[f"rows.{module}"] for modules in LINEARS.values() for module in modules}
-        return BlockWeights(tokens=tokens, rows=rows, squares=squares)
+        parts: dict[str, dict[str, NDArray[np.float32]]] = {"tokens": {}, "rows": {}, "squares": {}}
+        for key, values in arrays.items():
+            kind, _, name = key.partition(".")
+            parts[kind][name] = values
+        return BlockWeights(**parts)
 
     def head(self) -> HeadWeights:
         """Weights at the output head."""
@@ -112,7 +112,7 @@ def _backward(folder: Path, walker: Walker, batch: int, progress: Progress) -> N
         hidden = torch.split(_load(folder / f"hidden-{index:04d}.npy"), batch)
         back, weights = block_gradients(walker, index, hidden, torch.split(_load(path), batch))
         if index == 0:
-            embedding = embedding_weights(back)
+            embedding = embedding_weights(back, walker.embedding_scale)
             _save_all(folder / EMBEDDING, {"tokens": embedding.tokens, "columns": embedding.columns})
         _save_all(_block_path(folder, index), _named(weights))
         if index:

@@ -9,7 +9,7 @@ import math
 
 import msgspec
 
-from bitwright.core.errors import UsageError
+from bitwright.core.errors import UnsupportedError, UsageError
 from bitwright.core.plan import ArtifactFormat, ModelFacts, TensorFacts, TensorPlan
 from bitwright.core.schemes import (
     GROUP_SIZES,
@@ -27,16 +27,21 @@ from bitwright.facts.folder_types import FolderScheme
 from bitwright.facts.gguf_mixtures import ggml_types
 from bitwright.facts.packed_tensors import parts_of
 
+GGUF_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 FLOATS: dict[str, FloatDtype] = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 
 
 def gguf_tensors(facts: ModelFacts, preset: str) -> tuple[TensorPlan, ...]:
     """Every tensor under a preset, in the order of the forward pass. Raises `UnsupportedError` on an unknown preset."""
+    if facts.family not in GGUF_FAMILIES:
+        raise UnsupportedError(
+            f"{facts.architecture} cannot be written as GGUF yet", hint="use --format compressed-tensors"
+        )
     types = ggml_types(facts, preset)
     planned = []
     for tensor in in_order(facts):
         kind, reason = types[tensor.name]
-        planned.append(_planned(tensor, gguf_name(tensor.name), GgmlScheme(type=kind), reason))
+        planned.append(_planned(tensor, gguf_name(tensor.name, facts.family), GgmlScheme(type=kind), reason))
     return tuple(planned)
 
 
@@ -47,6 +52,11 @@ def linear_tensors(
 
     Raises `UsageError` when the group size does not divide the inputs of some linear.
     """
+    if facts.experts is not None and format != "compressed-tensors":
+        raise UnsupportedError(
+            f"mixtures of experts are not written as {format}: engines want all experts of a block in one kernel",
+            hint="use --format compressed-tensors",
+        )
     planned = []
     for tensor in in_order(facts):
         if not is_block_linear(tensor.name):
@@ -63,7 +73,8 @@ def linear_tensors(
 def in_order(facts: ModelFacts) -> list[TensorFacts]:
     """The tensors in the order of the forward pass, whatever their order in the files."""
     found = {tensor.name: tensor for tensor in facts.tensors}
-    return [found[name] for name in FAMILIES[facts.family].all_tensors(facts.layers, tied=facts.tied)]
+    family = FAMILIES[facts.family]
+    return [found[name] for name in family.all_tensors(facts.layers, tied=facts.tied, experts=facts.experts)]
 
 
 def fitting_group_sizes(facts: ModelFacts) -> list[int]:

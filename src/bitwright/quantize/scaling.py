@@ -8,7 +8,7 @@ Each candidate is tried by the weighted scale search on some rows; the bare weig
 group that gains nothing is left alone. One search by a diagonal and no repeated forward passes: docs/log.md holds the
 comparison with the loss under the full Gram matrix.
 
-Not here: where the inverse goes (facts/folds.py, pipeline/rescale.py).
+Not here: where the inverse goes (facts/blocks.py, pipeline/rescale.py).
 Source: Lin et al. 2024, arXiv:2306.00978 §3.2, eq. 4 and 5; the exponent of the weights is our own experiment.
 Dimension key: O outputs · I inputs
 """

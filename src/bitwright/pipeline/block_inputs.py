@@ -1,0 +1,140 @@
+"""Statistics of what enters every group of linears in one block.
+
+Methods without feedback need one pass of the bare block; so does the choice of column scales. Feedback takes its Gram
+matrices stage by stage on inputs that the already quantized weights produced. Experts are counted with their own
+tokens, or with all that entered the layer where those are few (expert_inputs.py); weights of tokens (sensitivity.py)
+are known for whole layers and not for experts, whose tokens all count alike.
+
+Not here: solving (blocks.py), the rewrite (rescale.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from bitwright.calibration.statistics import InputStatistics, MeanSquare
+from bitwright.core.plan import Method, ModelFacts, TensorPlan
+from bitwright.facts.blocks import ROUTED, Group, block_folds
+from bitwright.facts.families import BLOCK, FAMILIES, InputGroup
+from bitwright.modeling.walk import Walker
+from bitwright.pipeline.expert_inputs import Routed, coverage_note, is_covered
+from bitwright.pipeline.rescale import rescale_block
+from bitwright.quantize.solve import Statistics
+
+TokenWeights = Mapping[InputGroup, torch.Tensor]
+
+
+class BlockInputs:
+    """The statistics of block `index` of a model, as they come in."""
+
+    def __init__(
+        self,
+        facts: ModelFacts,
+        index: int,
+        block: nn.Module,
+        groups: Mapping[InputGroup, Group],
+        weights: TokenWeights,
+        method: Method,
+    ) -> None:
+        self.tokens: dict[InputGroup, int] = {}  # that each expert's linears saw
+        self.known: dict[InputGroup, Statistics] = {}  # after a float pass
+        self._facts, self._index, self._block = facts, index, block
+        self._groups, self._weights, self._method = groups, weights, method
+        self._prefix = BLOCK.format(layer=index)
+        self._said: dict[str, str] = {}  # what was done to a tensor's columns
+        self._covered: dict[InputGroup, str] = {}
+        self._squares: dict[InputGroup, MeanSquare] = {}
+        self._running: dict[InputGroup, InputStatistics] = {}
+        self._routed = Routed()
+
+    def float_pass(self, walker: Walker, batches: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Run the block as it is: mean squares of every group's input, and the outputs."""
+        self._squares = {name: MeanSquare() for name in self._groups}
+        routed = Routed()
+
+        def observer(group: Group) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+            def observe(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+                seen = self._squares[group.name]
+                if args[0].numel():  # an expert may see no token of a batch
+                    seen.add(args[0], self._part(group, seen.tokens, args[0]))
+                if group.name == ROUTED:
+                    routed.add(args[0])
+
+            return observe
+
+        handles = [
+            self._block.get_submodule(group.leader).register_forward_pre_hook(observer(group))
+            for group in self._groups.values()
+        ]
+        try:
+            outputs = [walker.forward(self._block, part) for part in batches]
+        finally:
+            for handle in handles:
+                handle.remove()
+        for group in self._groups.values():
+            if not self._count(group, self._squares[group.name].tokens, routed.tokens):
+                self._squares[group.name] = routed.mean_square(self._block, group)
+        return outputs
+
+    def prepare(self, plans: Mapping[str, TensorPlan], *, rescale: bool) -> None:
+        """Fold scales where the plan says so; fills `known`."""
+        found = {name: seen.mean(self._prefix + self._groups[name].leader) for name, seen in self._squares.items()}
+        peaks = {name: seen.amax_I for name, seen in self._squares.items()}
+        if rescale:
+            facts = self._facts
+            self._said, scales = rescale_block(
+                self._block, found, plans, self._prefix, block_folds(facts, self._index), heads=facts.heads,
+                kv_heads=facts.kv_heads, norm_offset=FAMILIES[facts.family].norm_offset,
+            )  # fmt: skip
+            for name, scales_I in scales.items():
+                found[name] = (found[name] / np.square(scales_I)).astype(np.float32)
+                amax_I = peaks[name]
+                peaks[name] = None if amax_I is None else amax_I / torch.from_numpy(scales_I)
+        for name, diagonal_I in found.items():
+            self.known[name] = _of_diagonal(diagonal_I, peaks[name])
+        self._squares = {}
+
+    def observe(self, group: Group, inputs: torch.Tensor) -> None:
+        """Count one batch of a staged run in."""
+        if group.name == ROUTED:
+            self._routed.add(inputs)
+            return
+        seen = self._running.setdefault(group.name, InputStatistics(inputs.shape[-1]))
+        if inputs.numel():
+            seen.add(inputs, self._part(group, seen.tokens, inputs))
+
+    def complete(self, group: Group) -> Statistics | None:
+        """What is known of a group's input after all batches; `None` for the router's."""
+        if group.name == ROUTED:
+            return None
+        seen = self._running.pop(group.name)
+        if not self._count(group, seen.tokens, self._routed.tokens):
+            return self._routed.statistics(self._block, group, self._method)
+        return Statistics.of(seen.gram(self._prefix + group.leader), self._method, peak=seen.peak)
+
+    def notes(self, group: Group, name: str) -> tuple[str, ...]:
+        """What to say of a tensor of the group in its record."""
+        return tuple(filter(None, (self._said.get(name), self._covered.get(group.name))))
+
+    def _count(self, group: Group, tokens: int, everything: int) -> bool:
+        """Note what an expert saw, and whether that is enough."""
+        inputs = self._block.get_submodule(group.leader).get_parameter("weight").shape[1]
+        if group.expert is not None:
+            self.tokens[group.name] = tokens
+            self._covered[group.name] = coverage_note(tokens, everything, inputs)
+        return is_covered(group, tokens, inputs)
+
+    def _part(self, group: Group, start: int, inputs: torch.Tensor) -> torch.Tensor | None:
+        """The weights of the tokens in `inputs`, the first of which is token `start`."""
+        if group.name not in self._weights:
+            return None
+        return self._weights[group.name][start : start + inputs.shape[:-1].numel()]
+
+
+def _of_diagonal(diagonal_I: NDArray[np.float32], amax_I: torch.Tensor | None) -> Statistics:
+    return Statistics(diagonal_I=diagonal_I, peak=None if amax_I is None else float(amax_I.max()))

@@ -51,7 +51,10 @@ class Walker:
     """Walks one model. Tensors are float32 on the CPU; nothing records gradients."""
 
     def __init__(self, source: WeightSource, *, reduced: bool = False) -> None:
-        """Build the skeleton; `reduced` multiplies in bfloat16 where that is faster. Raises `UnsupportedError` when transformers has no class for the architecture."""
+        """Build the skeleton; `reduced` multiplies in bfloat16 where that is faster.
+
+        Raises `UnsupportedError` when transformers has no class for the architecture.
+        """
         self._source = source
         self._skeleton = _skeleton(source.config)
         self._config = self._skeleton.config

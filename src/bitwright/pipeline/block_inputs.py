@@ -40,11 +40,15 @@ class BlockInputs:
         groups: Mapping[InputGroup, Group],
         weights: TokenWeights,
         method: Method,
+        *,
+        reduced: bool = False,
     ) -> None:
+        """`reduced` takes Gram matrices by products in bfloat16."""
         self.tokens: dict[InputGroup, int] = {}  # that each expert's linears saw
         self.known: dict[InputGroup, Statistics] = {}  # after a float pass
         self._facts, self._index, self._block = facts, index, block
         self._groups, self._weights, self._method = groups, weights, method
+        self._reduced = reduced
         self._prefix = BLOCK.format(layer=index)
         self._said: dict[str, str] = {}  # what was done to a tensor's columns
         self._covered: dict[InputGroup, str] = {}
@@ -104,7 +108,7 @@ class BlockInputs:
         if group.name == ROUTED:
             self._routed.add(inputs)
             return
-        seen = self._running.setdefault(group.name, InputStatistics(inputs.shape[-1]))
+        seen = self._running.setdefault(group.name, InputStatistics(inputs.shape[-1], reduced=self._reduced))
         if inputs.numel():
             seen.add(inputs, self._part(group, seen.tokens, inputs))
 

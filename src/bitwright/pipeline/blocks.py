@@ -47,6 +47,7 @@ class Workshop:
     plans: Mapping[str, TensorPlan]
     method: Method
     rescale: bool  # whether columns are scaled first
+    reduced: bool = False  # whether the model runs in bfloat16
     sensitivities: Sensitivities | None = None
     emit: Callable[[Mapping[str, bytes]], None]
     importance: Mapping[str, NDArray[np.float32]] = dataclasses.field(default_factory=dict)
@@ -108,7 +109,9 @@ def quantize_block(
     block = walker.load_block(index)
     groups = {group.name: group for group in walker.groups(index)}
     batches = torch.split(hidden_WTH, max(1, BATCH_TOKENS // hidden_WTH.shape[1]))
-    inputs = BlockInputs(shop.source.facts, index, block, groups, token_weights(shop, index), shop.method)
+    inputs = BlockInputs(
+        shop.source.facts, index, block, groups, token_weights(shop, index), shop.method, reduced=shop.reduced
+    )
     outputs: Sequence[torch.Tensor] = ()
     if shop.rescale or shop.method != "gptq":
         outputs = inputs.float_pass(walker, batches)

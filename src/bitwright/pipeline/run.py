@@ -134,6 +134,7 @@ def _run(
                 plans=plans,
                 method=plan.method,
                 rescale=plan.scales_columns,
+                reduced=plan.effort == "fast",
                 sensitivities=_sensitivities(plan, source, prepared, windows, progress),
                 emit=artifact.write,
                 importance=_importance(plan),
@@ -191,7 +192,7 @@ def _run_units(
     progress: Progress,
 ) -> None:
     assert job.state is not None
-    walker = Walker(shop.source)
+    walker = Walker(shop.source, reduced=shop.reduced)
     done = len(job.state.done)
     hidden = job.hidden()
     progress.start("quantizing", len(units), "blocks")

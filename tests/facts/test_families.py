@@ -11,7 +11,16 @@ import pytest
 from bitwright.core.errors import UnsupportedError
 from bitwright.core.plan import ExpertFacts
 from bitwright.facts.blocks import block_folds, block_groups, fused_modules
-from bitwright.facts.families import FAMILIES, LINEARS, Family, family_of, gguf_name, is_block_linear, layer_of
+from bitwright.facts.families import (
+    FAMILIES,
+    LINEARS,
+    Family,
+    family_of,
+    gguf_name,
+    gguf_tensor,
+    is_block_linear,
+    layer_of,
+)
 from checkpoints import EXPERTS, tensor_shapes
 from model_shapes import shaped_facts
 
@@ -27,7 +36,9 @@ def test_gguf_names_are_those_of_the_gguf_package(family: Family) -> None:
         merged = re.sub(r"experts\.\d+", "experts", merged)
         if "feed_forward" in merged:
             merged = merged.removeprefix("model.")
-        assert gguf_name(name, family.name) == table.get_name(merged, try_suffixes=(".weight", ".bias")), name
+        assert gguf_tensor(gguf_name(name, family.name)) == table.get_name(merged, try_suffixes=(".weight", ".bias")), (
+            name
+        )
 
 
 @pytest.mark.parametrize("tied", [False, True])

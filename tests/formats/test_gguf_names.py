@@ -8,20 +8,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitwright.core.errors import UnsupportedError
-from bitwright.facts.families import gguf_name
+from bitwright.core.plan import ExpertFacts
+from bitwright.facts.families import FAMILIES, gguf_name
 from bitwright.formats.gguf_names import inverse_permutation, permutation, rotary_heads, to_gguf, to_hugging_face
-from checkpoints import tensor_shapes
-
-FAMILIES = ["llama", "mistral", "qwen2", "qwen3"]
+from checkpoints import EXPERTS, tensor_shapes
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", list(FAMILIES))
 def test_names_go_there_and_back_and_agree_with_the_planners(family: str) -> None:
     shapes = tensor_shapes(
-        family, hidden=8, layers=12, heads=2, kv_heads=1, head_dim=4, intermediate=8, vocab=8, tied=False
+        family,
+        hidden=8,
+        layers=12,
+        heads=2,
+        kv_heads=1,
+        head_dim=4,
+        intermediate=8,
+        vocab=8,
+        tied=FAMILIES[family].tied,
     )
     stored = to_gguf(family, 12, list(shapes))
-    back = to_hugging_face(family, 12)
+    experts = ExpertFacts(count=EXPERTS, per_token=2, intermediate=8) if FAMILIES[family].experts else None
+    back = to_hugging_face(family, 12, experts)
     assert len(set(stored.values())) == len(shapes)
     for name, there in stored.items():
         assert back[there] == name

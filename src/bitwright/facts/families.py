@@ -243,9 +243,19 @@ def is_block_linear(name: str) -> bool:
 
 
 def gguf_name(name: str, family: str = "llama") -> str:
-    """The GGUF name of a Hugging Face tensor name. The matrices of all experts of a block lie under one name."""
+    """The GGUF name of a Hugging Face tensor name.
+
+    The matrices of all experts of a block lie in one tensor: expert 3 has the name of that tensor and `[3]`.
+    """
     if name in GGUF_TOP:
         return GGUF_TOP[name]
     found = _IN_BLOCK.fullmatch(name)
     assert found is not None, f"no GGUF name for {name}"
-    return f"{GGUF_BLOCK.format(layer=found[1])}{FAMILIES[family].gguf_module(found[2])}.{found[3]}"
+    expert = expert_of(found[2])
+    stored = f"{GGUF_BLOCK.format(layer=found[1])}{FAMILIES[family].gguf_module(found[2])}.{found[3]}"
+    return stored if expert is None else f"{stored}[{expert}]"
+
+
+def gguf_tensor(stored: str) -> str:
+    """The tensor that a name of `gguf_name` is, or is a part of."""
+    return stored.partition("[")[0]

@@ -7,7 +7,10 @@ the size of llama-quantize's, so that both can be compared at equal bytes.
 llama-quantize knows one bit about the importance matrix: whether a file was given. A tensor without an entry in it is
 quantized unweighted, to the same type. Our runs always have statistics, so the rules for `has_imatrix` stand here.
 
-Not here: mixtures of experts, codebooks below 4 bits, names (families.py).
+Fused q, k, v count as a value projection. Routers stay F32, as upstream's converter writes them. With 8 experts keys
+and values are small beside the rest and get 8 bits; all experts of a block have one type, because they are one tensor.
+
+Not here: codebooks below 4 bits, names (families.py).
 Source: llama.cpp src/llama-quant.cpp at build 11434: tensor_allows_quantization, llama_tensor_get_type_impl,
 tensor_type_fallback, llama_ftype_get_default_type; model types from src/models/{llama,qwen2}.cpp.
 """
@@ -17,7 +20,7 @@ from __future__ import annotations
 from bitwright.core.errors import UnsupportedError, did_you_mean
 from bitwright.core.plan import ModelFacts
 from bitwright.core.schemes import GGML_BLOCKS, GGML_FLOATS
-from bitwright.facts.families import EMBEDDING, FAMILIES, HEAD, layer_of
+from bitwright.facts.families import EMBEDDING, FAMILIES, HEAD, expert_of, gguf_name, layer_of
 
 BASE_TYPES = {
     "F32": "F32",
@@ -47,6 +50,8 @@ PURE = ("MXFP4",)  # presets without exceptions: what `llama-quantize --pure MXF
 FALLBACKS = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"}
 OUTPUT_PROJECTIONS = {"Q2_K": "Q3_K", "Q3_K_M": "Q4_K", "Q3_K_L": "Q5_K"}
 LAYERS_OF_70B = 80
+EIGHT, EIGHT_OUTPUT = 8, "Q5_K"  # experts, and what attn_output gets beside them
+EIGHT_PRESETS = ("Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "IQ4_NL", "IQ4_XS")
 
 Choice = tuple[str, str]  # type, reason
 
@@ -60,6 +65,8 @@ def ggml_types(facts: ModelFacts, preset: str) -> dict[str, Choice]:
     for tensor in facts.tensors:
         if len(tensor.shape) < 2:
             chosen[tensor.name] = ("F32", "vectors stay F32")
+        elif "ffn_gate_inp" in gguf_name(tensor.name, facts.family):
+            chosen[tensor.name] = ("F32", "routers stay F32")
         elif base in GGML_FLOATS:
             chosen[tensor.name] = (base, f"{preset}: no quantization")
         else:
@@ -69,17 +76,29 @@ def ggml_types(facts: ModelFacts, preset: str) -> dict[str, Choice]:
 
 def _by_rule(facts: ModelFacts, name: str, preset: str, base: str) -> Choice:
     """Type before the row rule."""
+    if preset in PURE and facts.experts is not None:
+        if expert_of(name) is None:
+            return "Q8_0", f"{preset}: what every token uses"
+        return base, f"{preset}: experts"
     if preset in PURE:
         return base, f"{preset}: all matrices"
     if name == HEAD or (facts.tied and name == EMBEDDING):
         what = "the output head" if name == HEAD else "the embedding is also the output head"
         return ("Q8_0" if base == "Q8_0" else "Q6_K"), f"{preset}: {what}"
     layer = layer_of(name)
-    if layer is not None and name.endswith("v_proj.weight"):
+    if layer is None:
+        return base, f"{preset}: base type"
+    kind = gguf_name(name, facts.family).split(".")[2]
+    eight = facts.experts is not None and facts.experts.count == EIGHT
+    if eight and kind in ("attn_v", "attn_k"):
+        return "Q8_0", f"{preset}: keys and values are small beside 8 experts"
+    if eight and kind == "attn_output" and preset in EIGHT_PRESETS:
+        return EIGHT_OUTPUT, f"{preset}: output projections are small beside 8 experts"
+    if kind in ("attn_v", "attn_qkv"):
         return _value_rule(facts, layer, preset, base)
-    if layer is not None and name.endswith("down_proj.weight"):
+    if kind.startswith("ffn_down"):
         return _down_rule(facts, layer, preset, base)
-    if layer is not None and name.endswith("o_proj.weight") and preset in OUTPUT_PROJECTIONS:
+    if kind == "attn_output" and not eight and preset in OUTPUT_PROJECTIONS:
         return OUTPUT_PROJECTIONS[preset], f"{preset}: output projections get more bits"
     return base, f"{preset}: base type"
 

@@ -64,7 +64,7 @@ def facts_of(folder: Path, checkpoint: Checkpoint) -> ModelFacts:
         dtype=_main_dtype(tensors),
         tensors=tensors,
         fingerprint=checkpoint.fingerprint,
-        experts=_experts(config, family, where),
+        experts=experts_of(config, family, where),
     )
     _check_tensors(facts, family)
     return facts
@@ -118,7 +118,7 @@ def _expert_shapes(facts: ModelFacts, family: Family) -> dict[str, tuple[int, in
     return shapes
 
 
-def _experts(config: dict[str, Any], family: Family, where: Path) -> ExpertFacts | None:
+def experts_of(config: dict[str, Any], family: Family, where: Path) -> ExpertFacts | None:
     """Counts and widths of the experts, under the names that the configs of Mixtral and of Qwen give them."""
     if family.experts is None:
         return None

@@ -5,8 +5,9 @@ bytes. The header is made by `gguf.GGUFWriter` from names, shapes and types alon
 are those of upstream's converter, in one fixed order: equal inputs give equal bytes.
 
 Norms and biases (one dimension) are stored as F32, because that is what llama.cpp's kernels take. Rows of q and k
-of the architecture llama are interleaved (gguf_names.py). Scaled rotary embeddings of kind llama3 add the tensor
-`rope_freqs.weight`, which no plan lists: `constants()` gives its bytes.
+of the architecture llama are interleaved (gguf_names.py), Gemma's norms are stored plus one, and all experts of a block
+lie in one tensor of three dimensions, whose slices are written apart. Scaled rotary embeddings of kind llama3 add the
+tensor `rope_freqs.weight`, which no plan lists: `constants()` gives its bytes.
 
 Not here: blocks (gguf_blocks.py), tokenizer (gguf_tokenizer.py), the verdict's slot (gguf_summary.py).
 Sources: ggml docs/gguf.md; llama.cpp conversion/base.py (prepare_metadata, prepare_tensors).
@@ -14,6 +15,7 @@ Sources: ggml docs/gguf.md; llama.cpp conversion/base.py (prepare_metadata, prep
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import tempfile
 from pathlib import Path
@@ -27,6 +29,7 @@ from bitwright.core.errors import InputError, UnsupportedError
 from bitwright.core.plan import Plan, TensorPlan
 from bitwright.core.schemes import GGML_BLOCKS, FloatScheme, GgmlScheme, WeightScheme
 from bitwright.facts.checkpoint import is_gguf
+from bitwright.facts.families import FAMILIES, gguf_tensor
 from bitwright.formats.gguf_blocks import pack
 from bitwright.formats.gguf_carry import carry_metadata
 from bitwright.formats.gguf_metadata import ROPE_TENSOR, add_hyperparameters, file_type, rope_factors, rope_parameters
@@ -40,7 +43,18 @@ from bitwright.tensors.qtensor import QTensor
 
 ALIGNMENT = 32
 LARGEST = {"F16": 65520.0, "BF16": float.fromhex("0x1.ffp+127")}  # what rounds to infinity, from here on
+NORM = "norm.weight"
+SHARED_GATE = "ffn_gate_inp_shexp.weight"  # one row here, a vector there
 HUB_SNAPSHOT = re.compile(r"models--(?:.+?)--(?P<name>.+)")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Stored:
+    """One tensor of the file: type and shape of a part, names of its parts."""
+
+    kind: str
+    shape: tuple[int, ...]
+    parts: list[str]
 
 
 class GgufWriter:
@@ -59,7 +73,7 @@ class GgufWriter:
             assert entry.stored_name == names[entry.name], f"{entry.name}: planned as {entry.stored_name}"
             assert len(entry.shape) > 1 or self._types[entry.name] == "F32", f"{entry.name}: vectors stay F32"
         self._rope_factors = (
-            rope_factors(rope_parameters(self._config), plan.model.head_dim)
+            rope_factors(rope_parameters(self._config, family=plan.model.family), plan.model.head_dim)
             if self._origin is None
             else self._origin.rotary_factors()
         )
@@ -68,12 +82,15 @@ class GgufWriter:
         """The one file, `model-<type>.gguf`."""
         writer = gguf.GGUFWriter(None, architecture(self.plan.model.family))
         self._add_metadata(writer)
-        regions, at = {}, 0
-        for name, shape, kind in self._stored():
-            size = _stored_bytes(kind, shape)
-            writer.add_tensor_info(name, shape, np.dtype(np.float32), size, gguf.GGMLQuantizationType[kind])
-            regions[name] = (at, size)
-            at += gguf.GGUFWriter.ggml_pad(size, ALIGNMENT)
+        regions: dict[str, tuple[int, int]] = {}
+        at = 0
+        for name, held in self._stored().items():
+            size = _stored_bytes(held.kind, held.shape)
+            whole = held.shape if held.parts == [name] else (len(held.parts), *held.shape)
+            kind = gguf.GGMLQuantizationType[held.kind]
+            writer.add_tensor_info(name, whole, np.dtype(np.float32), size * len(held.parts), kind)
+            regions |= {part: (at + number * size, size) for number, part in enumerate(held.parts)}
+            at += gguf.GGUFWriter.ggml_pad(size * len(held.parts), ALIGNMENT)
         header = _header_bytes(writer)
         start = len(header)
         layout = FileLayout(
@@ -100,6 +117,9 @@ class GgufWriter:
             return {entry.stored_name: pack(value if order is None else value.take_rows(order))}
         assert kind in ("F32", "F16", "BF16"), f"{entry.name}: a float array for {kind}"
         floats = np.asarray(value, dtype=np.float32)
+        offset = FAMILIES[model.family].norm_offset
+        if offset and entry.name.endswith(NORM):
+            floats = floats + np.float32(offset)  # llama.cpp multiplies by what is stored
         _check_range(entry.name, floats, kind)
         return {entry.stored_name: float_bytes(floats if order is None else floats[order], kind.lower())}
 
@@ -111,10 +131,17 @@ class GgufWriter:
         """None: a GGUF file carries its own config and tokenizer."""
         return {}
 
-    def _stored(self) -> list[tuple[str, tuple[int, ...], str]]:
-        stored = [(entry.stored_name, entry.shape, self._types[entry.name]) for entry in self.plan.tensors]
+    def _stored(self) -> dict[str, _Stored]:
+        """Tensors of the file in its order; the experts of a block are the parts of one."""
+        stored: dict[str, _Stored] = {}
         if self._rope_factors is not None:
-            stored.insert(0, (ROPE_TENSOR, self._rope_factors.shape, "F32"))
+            stored[ROPE_TENSOR] = _Stored(kind="F32", shape=self._rope_factors.shape, parts=[ROPE_TENSOR])
+        for entry in self.plan.tensors:
+            kind = self._types[entry.name]
+            shape = entry.shape[1:] if entry.stored_name.endswith(SHARED_GATE) else entry.shape
+            held = stored.setdefault(gguf_tensor(entry.stored_name), _Stored(kind=kind, shape=shape, parts=[]))
+            assert (held.kind, held.shape) == (kind, shape), f"{entry.name}: experts differ"
+            held.parts.append(entry.stored_name)
         return stored
 
     def _add_metadata(self, writer: gguf.GGUFWriter) -> None:

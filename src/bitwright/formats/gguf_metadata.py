@@ -1,10 +1,11 @@
-"""Hyperparameters: Hugging Face `config.json` ↔ GGUF keys, for the architectures llama (and mistral), qwen2, qwen3.
+"""Hyperparameters: Hugging Face `config.json` ↔ GGUF keys, as far as all families share them.
 
 Rotary scaling: `default`, `linear` and `yarn` are keys. `llama3` is a tensor `rope_freqs.weight` with one factor per
 frequency, computed in float32 with upstream's order of operations; reading it back fits the three constants that made
 it and checks them, because the file does not hold them. Other kinds are refused.
 
-Not here: tokenizer (gguf_tokenizer.py), tensors (gguf_file.py, gguf_reader.py).
+Not here: keys of single families (gguf_families.py), tokenizer (gguf_tokenizer.py), tensors (gguf_file.py,
+gguf_reader.py).
 Sources: llama.cpp conversion/base.py (TextModel.set_gguf_parameters), conversion/llama.py (generate_extra_tensors);
 transformers modeling_rope_utils.py (names of the parameters, attention factor of yarn).
 """
@@ -22,8 +23,11 @@ from numpy.typing import NDArray
 
 from bitwright.core.errors import InputError, UnsupportedError, did_you_mean
 from bitwright.core.plan import ModelFacts
-from bitwright.formats.gguf_names import CLASSES, architecture
+from bitwright.facts.families import FAMILIES
+from bitwright.formats.gguf_families import add_family_keys, family_config
+from bitwright.formats.gguf_names import MODEL_TYPES, architecture
 
+MIXTRAL = "mixtral"  # has the GGUF architecture of Llama
 ROPE_TENSOR = "rope_freqs.weight"
 ROPE_KEYS = {  # what each kind of scaling needs beside `rope_theta`
     "default": (),
@@ -31,8 +35,11 @@ ROPE_KEYS = {  # what each kind of scaling needs beside `rope_theta`
     "yarn": ("factor", "original_max_position_embeddings"),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
 }
-ROPE_BASE = 10000.0  # transformers' default for all four
-NORM_EPSILON = 1e-6  # transformers' default for all four
+ROPE_BASE = 10000.0  # transformers' default
+ROPE_BASES = {"mixtral": 1e6, "gemma3_text": 1e6}  # and where it is another
+NORM_EPSILON = 1e-6
+NORM_EPSILONS = {"mixtral": 1e-5, "phi3": 1e-5}
+PARTIAL = ("phi3",)  # families whose rotary embedding may turn a part of each head
 YARN_KEYS = {  # config name: GGUF key suffix
     "factor": "factor",
     "original_max_position_embeddings": "original_context_length",
@@ -53,8 +60,10 @@ def file_type(preset: str) -> int:
     return known[preset]
 
 
-def rope_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
+def rope_parameters(config: Mapping[str, Any], *, family: str = "llama") -> dict[str, Any]:
     """Rotary parameters with `rope_type` and `rope_theta`, from the spelling of transformers 4 or 5.
+
+    Where blocks differ (Gemma 3), those of the blocks that see everything.
 
     Raises `UnsupportedError` for a kind of scaling, or a partial rotation, that has no place in these architectures,
     `InputError` where a number that the kind needs is missing.
@@ -62,14 +71,15 @@ def rope_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
     given = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(given, Mapping):
         raise InputError(f"config.json: rotary scaling is {given!r}, expected an object with `rope_type`")
-    found = dict(given)
+    found = dict(given.get("full_attention") or given)
     found.setdefault("rope_type", found.pop("type", "default"))
-    found.setdefault("rope_theta", config.get("rope_theta", ROPE_BASE))
+    found.setdefault("rope_theta", config.get("rope_theta", ROPE_BASES.get(family, ROPE_BASE)))
     if found["rope_type"] not in list(ROPE_KEYS):
         raise UnsupportedError(
             f"rotary scaling `{found['rope_type']}` cannot be written as GGUF", hint=f"known: {', '.join(ROPE_KEYS)}"
         )
-    if found.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)) != 1.0:
+    found.setdefault("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))
+    if found["partial_rotary_factor"] != 1.0 and family not in PARTIAL:
         raise UnsupportedError("a partial rotary embedding cannot be written for this architecture")
     if found["rope_type"] == "yarn":
         found.setdefault("original_max_position_embeddings", config.get("max_position_embeddings"))
@@ -81,8 +91,9 @@ def rope_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def add_hyperparameters(writer: gguf.GGUFWriter, facts: ModelFacts, config: Mapping[str, Any]) -> None:
     """Write the model's dimensions and constants."""
-    if config.get("hidden_act", "silu") != "silu":
-        raise UnsupportedError(f"activation `{config['hidden_act']}` cannot be written as GGUF, expected `silu`")
+    expected = FAMILIES[facts.family].activation
+    if (activation := config.get("hidden_activation") or config.get("hidden_act") or expected) != expected:
+        raise UnsupportedError(f"activation `{activation}` cannot be written as GGUF, expected `{expected}`")
     writer.add_block_count(facts.layers)
     writer.add_context_length(facts.context)
     writer.add_embedding_length(facts.hidden)
@@ -91,10 +102,10 @@ def add_hyperparameters(writer: gguf.GGUFWriter, facts: ModelFacts, config: Mapp
     writer.add_head_count_kv(facts.kv_heads)
     writer.add_key_length(facts.head_dim)
     writer.add_value_length(facts.head_dim)
-    writer.add_layer_norm_rms_eps(float(config.get("rms_norm_eps", NORM_EPSILON)))
+    writer.add_layer_norm_rms_eps(float(config.get("rms_norm_eps", NORM_EPSILONS.get(facts.family, NORM_EPSILON))))
     writer.add_vocab_size(facts.vocab)
-    writer.add_rope_dimension_count(facts.head_dim)
-    rope = rope_parameters(config)
+    rope = rope_parameters(config, family=facts.family)
+    writer.add_rope_dimension_count(int(facts.head_dim * rope["partial_rotary_factor"]))
     writer.add_rope_freq_base(float(rope["rope_theta"]))
     if rope["rope_type"] in ("linear", "yarn"):
         writer.add_rope_scaling_type(gguf.RopeScalingType(rope["rope_type"]))
@@ -105,6 +116,7 @@ def add_hyperparameters(writer: gguf.GGUFWriter, facts: ModelFacts, config: Mapp
         for name in ("extrapolation_factor", "attention_factor", "beta_fast", "beta_slow"):
             if rope.get(name) is not None:
                 writer.add_float32(prefix + YARN_KEYS[name], float(rope[name]))
+    add_family_keys(writer, facts, config)
 
 
 def rope_factors(rope: Mapping[str, Any], head_dim: int) -> NDArray[np.float32] | None:
@@ -130,48 +142,50 @@ def config_from_metadata(
     `biased`: q, k and v carry biases. Raises `InputError` when a key is missing, `UnsupportedError` for an unknown
     architecture or rotary scaling.
     """
-    family = str(metadata.get("general.architecture"))
-    if family not in CLASSES:
-        raise UnsupportedError(f"GGUF architecture `{family}` is not supported", hint=f"known: {', '.join(CLASSES)}")
+    arch = str(metadata.get("general.architecture"))
+    if arch not in MODEL_TYPES:
+        raise UnsupportedError(f"GGUF architecture `{arch}` is not supported", hint=f"known: {', '.join(MODEL_TYPES)}")
+    family = MIXTRAL if arch == "llama" and metadata.get("llama.expert_count") else MODEL_TYPES[arch]
 
     def need(key: str) -> Any:
-        if f"{family}.{key}" not in metadata:
+        if f"{arch}.{key}" not in metadata:
             raise InputError(
-                f"the GGUF file has no key `{family}.{key}`", hint="the file is damaged or not a whole model"
+                f"the GGUF file has no key `{arch}.{key}`", hint="the file is damaged or not a whole model"
             )
-        return metadata[f"{family}.{key}"]
+        return metadata[f"{arch}.{key}"]
 
     heads = int(need("attention.head_count"))
     hidden = int(need("embedding_length"))
+    layers = int(need("block_count"))
+    rope = _rope_from_metadata(metadata, arch, factors)
     config = {
-        "architectures": [CLASSES[family]],
+        "architectures": [FAMILIES[family].architecture],
         "model_type": family,
         "hidden_act": "silu",
         "hidden_size": hidden,
         "intermediate_size": int(need("feed_forward_length")),
-        "num_hidden_layers": int(need("block_count")),
+        "num_hidden_layers": layers,
         "num_attention_heads": heads,
-        "num_key_value_heads": int(metadata.get(f"{family}.attention.head_count_kv", heads)),
-        "head_dim": int(metadata.get(f"{family}.attention.key_length", hidden // heads)),
+        "num_key_value_heads": int(metadata.get(f"{arch}.attention.head_count_kv", heads)),
+        "head_dim": int(metadata.get(f"{arch}.attention.key_length", hidden // heads)),
         "max_position_embeddings": int(need("context_length")),
         "rms_norm_eps": float(need("attention.layer_norm_rms_epsilon")),
-        "rope_parameters": _rope_from_metadata(metadata, family, factors),
+        "rope_parameters": rope,
         "tie_word_embeddings": tied,
         "vocab_size": vocab,
     }
     if family in ("llama", "qwen3"):
         config |= {"attention_bias": biased}
+    config |= family_config(family, need, metadata, arch, rope, layers)
     for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding")):
         if f"tokenizer.ggml.{key}_token_id" in metadata:
             config[f"{name}_token_id"] = int(metadata[f"tokenizer.ggml.{key}_token_id"])
     return config
 
 
-def _rope_from_metadata(
-    metadata: Mapping[str, Any], family: str, factors: NDArray[np.float32] | None
-) -> dict[str, Any]:
-    theta = float(metadata.get(f"{family}.rope.freq_base", ROPE_BASE))
-    kind = metadata.get(f"{family}.rope.scaling.type", "none")
+def _rope_from_metadata(metadata: Mapping[str, Any], arch: str, factors: NDArray[np.float32] | None) -> dict[str, Any]:
+    theta = float(metadata.get(f"{arch}.rope.freq_base", ROPE_BASE))
+    kind = metadata.get(f"{arch}.rope.scaling.type", "none")
     if factors is not None:
         return _fit_llama3(factors, theta)
     if kind == "none":
@@ -182,7 +196,7 @@ def _rope_from_metadata(
         )
     rope: dict[str, Any] = {"rope_type": kind, "rope_theta": theta}
     for name, key in YARN_KEYS.items():
-        if (value := metadata.get(f"{family}.rope.scaling.{key}")) is not None:
+        if (value := metadata.get(f"{arch}.rope.scaling.{key}")) is not None:
             rope[name] = value
     return rope
 

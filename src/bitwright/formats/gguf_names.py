@@ -11,28 +11,19 @@ Sources: llama.cpp gguf-py/gguf/tensor_mapping.py; conversion/llama.py (LlamaMod
 
 from __future__ import annotations
 
+import re
+
 import gguf
 import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.errors import UnsupportedError, did_you_mean
+from bitwright.core.plan import ExpertFacts
+from bitwright.facts.families import FAMILIES, expert_of
 
-ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}  # model_type → GGUF
-CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+ARCHITECTURES = {family.name: family.gguf_architecture for family in FAMILIES.values()}  # model_type → GGUF
+MODEL_TYPES = {stored: name for name, stored in reversed(ARCHITECTURES.items())}  # the first of those that share one
 SUFFIXES = (".weight", ".bias")
-BLOCK_MODULES = (
-    "input_layernorm",
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "self_attn.q_norm",
-    "self_attn.k_norm",
-    "post_attention_layernorm",
-    "mlp.gate_proj",
-    "mlp.up_proj",
-    "mlp.down_proj",
-)
 
 
 def architecture(family: str) -> str:
@@ -51,29 +42,42 @@ def to_gguf(family: str, layers: int, names: list[str]) -> dict[str, str]:
     mapping = gguf.get_tensor_name_map(number, layers)
     found: dict[str, str] = {}
     for name in names:
-        stored = mapping.get_name(name, try_suffixes=SUFFIXES)
+        stored = mapping.get_name(_merged(name), try_suffixes=SUFFIXES)
         if stored is None:
             raise UnsupportedError(
                 f"tensor `{name}` has no place in a GGUF file of architecture `{arch}`",
                 hint="the checkpoint holds more than a plain language model of this type",
             )
-        found[name] = stored
+        expert = expert_of(name)
+        found[name] = stored if expert is None else f"{stored}[{expert}]"
     return found
 
 
-def to_hugging_face(family: str, layers: int) -> dict[str, str]:
+def to_hugging_face(family: str, layers: int, experts: ExpertFacts | None = None) -> dict[str, str]:
     """GGUF name → Hugging Face name, for every tensor that the architecture may hold."""
     modules = ["model.embed_tokens", "model.norm", "lm_head"]
-    modules += [f"model.layers.{layer}.{module}" for layer in range(layers) for module in BLOCK_MODULES]
+    for layer in range(layers):
+        modules += [f"model.layers.{layer}.{module}" for module in FAMILIES[family].block_modules(layer, experts)]
     known: dict[str, str] = {}
     arch = architecture(family)
     number = next(key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == arch)
     mapping = gguf.get_tensor_name_map(number, layers)
     for module in modules:
-        stored = mapping.get_name(module)
+        stored = mapping.get_name(_merged(module))
+        expert = expert_of(module)
+        part = "" if expert is None else f"[{expert}]"
         if stored is not None:
-            known.update({stored + suffix: module + suffix for suffix in SUFFIXES})
+            known.update({f"{stored}{suffix}{part}": module + suffix for suffix in SUFFIXES})
     return known
+
+
+def _merged(name: str) -> str:
+    """The name that upstream's converter gives to all experts of a block together."""
+    if ".experts." not in name:
+        return name
+    if ".block_sparse_moe." in name:
+        return re.sub(r"model\.(.+)\.block_sparse_moe\.experts\.\d+", r"\1.feed_forward.experts", name)
+    return re.sub(r"\.experts\.\d+", ".experts", name)
 
 
 def rotary_heads(family: str, name: str, heads: int, kv_heads: int) -> int | None:

@@ -1,8 +1,9 @@
 """Weights of a GGUF file under their Hugging Face names, decoded by `gguf` and not by us.
 
 A file is enough: config comes from its keys, and the tensors tell whether the head is tied and whether q, k and v have
-biases. Rows of q and k of the architecture llama go back to the Hugging Face order. Every value is checked to be
-finite, because one bad scale would only show as a strange perplexity.
+biases. Rows of q and k of the architecture llama go back to the Hugging Face order, norms of Gemma lose the one that
+was added, and experts come apart. Every value is checked to be finite, because one bad scale would only show as a
+strange perplexity.
 
 Not here: opening and its checks (gguf_summary.py), keys (gguf_metadata.py).
 Source: gguf-py (GGUFReader, dequantize).
@@ -10,6 +11,7 @@ Source: gguf-py (GGUFReader, dequantize).
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,10 +26,14 @@ from bitwright.core.documents import Record
 from bitwright.core.errors import InputError, UnsupportedError
 from bitwright.core.plan import ModelFacts, TensorFacts
 from bitwright.facts.checkpoint import weight_samples
+from bitwright.facts.families import FAMILIES
+from bitwright.facts.model import experts_of
 from bitwright.formats.gguf_metadata import ROPE_TENSOR, config_from_metadata
 from bitwright.formats.gguf_names import inverse_permutation, rotary_heads, to_hugging_face
 from bitwright.formats.gguf_summary import SUMMARY_KEY, header_sha256, open_gguf, read_summary
 
+PATTERN = ".attention.sliding_window_pattern"
+NORM, SHARED_GATE = "norm.weight", "ffn_gate_inp_shexp.weight"
 EMBEDDING, HEAD, BIASED = "token_embd.weight", "output.weight", "blk.0.attn_q.bias"
 LONGEST_SHOWN = 200  # characters of a metadata text in a description
 
@@ -39,18 +45,20 @@ class GgufSource:
         """Raises `InputError` for a damaged file and `UnsupportedError` for an unknown architecture or tensor."""
         self.path = path
         self._reader = open_gguf(path)
-        self._tensors = {tensor.name: tensor for tensor in self._reader.tensors}
+        self._tensors = _parts(self._reader)
         if EMBEDDING not in self._tensors:
             raise InputError(f"`{path}` has no tensor `{EMBEDDING}`", hint="the file is not a whole language model")
         factors = self._decode(ROPE_TENSOR) if ROPE_TENSOR in self._tensors else None
         self._config = config_from_metadata(
-            scalars(self._reader),
-            vocab=int(self._tensors[EMBEDDING].shape[1]),
+            scalars(self._reader) | _patterns(self._reader),
+            vocab=self._tensors[EMBEDDING].shape[0],
             tied=HEAD not in self._tensors,
             biased=BIASED in self._tensors,
             factors=factors,
         )
-        known = to_hugging_face(self._config["model_type"], self._config["num_hidden_layers"])
+        self._family = FAMILIES[self._config["model_type"]]
+        self._experts = experts_of(self._config, self._family, path)
+        known = to_hugging_face(self._family.name, self._config["num_hidden_layers"], self._experts)
         strange = [name for name in self._tensors if name not in known and name != ROPE_TENSOR]
         if strange:
             raise UnsupportedError(f"`{path}`: tensor `{strange[0]}` is none that this architecture has")
@@ -88,22 +96,23 @@ class GgufSource:
         heads = rotary_heads(config["model_type"], name, config["num_attention_heads"], config["num_key_value_heads"])
         if heads is not None:
             values = values[inverse_permutation(values.shape[0], heads)]
+        if self._family.norm_offset and name.endswith(NORM):
+            values = values - np.float32(self._family.norm_offset)
         return torch.from_numpy(values)
 
     def _decode(self, stored: str) -> NDArray[np.float32]:
-        tensor = self._tensors[stored]
+        part = self._tensors[stored]
+        kind = part.tensor.tensor_type
         try:
             with np.errstate(all="ignore"):
-                values = np.array(gguf.dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
+                values = np.array(gguf.dequantize(part.data, kind), dtype=np.float32)
         except NotImplementedError as error:
-            raise UnsupportedError(
-                f"`{self.path}`: type {tensor.tensor_type.name} of `{stored}` has no decoder"
-            ) from error
+            raise UnsupportedError(f"`{self.path}`: type {kind.name} of `{stored}` has no decoder") from error
         if not np.isfinite(values).all():
             raise InputError(
                 f"`{self.path}`: tensor `{stored}` holds values that are not finite", hint="the file is damaged"
             )
-        return values.reshape([int(size) for size in reversed(tensor.shape)])
+        return values.reshape(part.shape)
 
     def rotary_factors(self) -> NDArray[np.float32] | None:
         """What each rotary frequency is divided by, as stored, or `None`."""
@@ -125,10 +134,10 @@ class GgufSource:
         tensors = tuple(
             TensorFacts(
                 name=name,
-                shape=tuple(int(size) for size in reversed(self._tensors[stored].shape)),
-                dtype=self._tensors[stored].tensor_type.name,
+                shape=self._tensors[stored].shape,
+                dtype=self._tensors[stored].tensor.tensor_type.name,
                 file=self.path.name,
-                bytes=int(self._tensors[stored].n_bytes),
+                bytes=self._tensors[stored].bytes,
             )
             for name, stored in self._stored.items()
         )
@@ -151,7 +160,40 @@ class GgufSource:
             dtype=max(counts, key=lambda count: count.parameters).type,
             tensors=tensors,
             fingerprint=self._fingerprint(),
+            experts=self._experts,
         )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """A tensor of the file, or one expert's slice of it. `shape` is Hugging Face's."""
+
+    tensor: gguf.ReaderTensor
+    shape: tuple[int, ...]
+    expert: int | None = None
+
+    @property
+    def data(self) -> NDArray[np.generic]:
+        held: NDArray[np.generic] = self.tensor.data
+        return held if self.expert is None else held[self.expert]
+
+    @property
+    def bytes(self) -> int:
+        return int(self.tensor.n_bytes) // (1 if self.expert is None else int(self.tensor.shape[-1]))
+
+
+def _parts(reader: gguf.GGUFReader) -> dict[str, _Part]:
+    """Every tensor by name, and the experts of a tensor of three dimensions each by its own."""
+    found: dict[str, _Part] = {}
+    for tensor in reader.tensors:
+        shape = tuple(int(size) for size in reversed(tensor.shape))
+        if len(shape) == 3:
+            for expert in range(shape[0]):
+                found[f"{tensor.name}[{expert}]"] = _Part(tensor=tensor, shape=shape[1:], expert=expert)
+        else:
+            gate = tensor.name.endswith(SHARED_GATE) and len(shape) == 1
+            found[tensor.name] = _Part(tensor=tensor, shape=(1, *shape) if gate else shape)
+    return found
 
 
 class TypeCount(Record, frozen=True, kw_only=True):
@@ -209,6 +251,11 @@ def scalars(reader: gguf.GGUFReader) -> dict[str, str | int | float | bool]:
         for key, field in reader.fields.items()
         if not key.startswith("GGUF.") and field.types and field.types[0] != gguf.GGUFValueType.ARRAY
     }
+
+
+def _patterns(reader: gguf.GGUFReader) -> dict[str, Any]:
+    """Which blocks see a window only, where the file lists them."""
+    return {key: field.contents() for key, field in reader.fields.items() if key.endswith(PATTERN)}
 
 
 def _counts(reader: gguf.GGUFReader) -> tuple[TypeCount, ...]:

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from bitwright.core.atomic import write_bytes
 from bitwright.core.errors import InputError, MismatchError, from_os_error
 from bitwright.core.plan import TensorPlan
-from bitwright.facts.families import expert_of, gguf_name
+from bitwright.facts.families import expert_of, gguf_name, gguf_tensor
 from bitwright.formats.gguf_summary import MAGIC, open_gguf
 
 SUMS, COUNTS = ".in_sum2", ".counts"
@@ -97,7 +97,7 @@ def importances(
     experts = max((expert_of(entry.name) or 0 for entry in entries), default=0) + 1
     weights = {}
     for entry in entries:
-        held = found.entries.get(gguf_name(entry.name, family)) if len(entry.shape) == 2 else None
+        held = found.entries.get(gguf_tensor(gguf_name(entry.name, family))) if len(entry.shape) == 2 else None
         if held is None:
             continue
         expert = expert_of(entry.name)

@@ -19,7 +19,7 @@ from torch import nn
 from bitwright.calibration.corpora import TokenWindows
 from bitwright.core.errors import InputError
 from bitwright.core.protocols import SILENT, Progress, WeightSource
-from bitwright.facts.families import BLOCK, EMBEDDING, HEAD, gguf_name
+from bitwright.facts.families import BLOCK, EMBEDDING, HEAD, gguf_name, gguf_tensor
 from bitwright.formats.imatrix import Entry, ImportanceMatrix
 from bitwright.modeling.walk import Walker
 
@@ -45,7 +45,7 @@ def measure(source: WeightSource, windows: TokenWindows, *, progress: Progress =
             handle.remove()
         for group in groups:
             for module in group.modules:
-                name = gguf_name(f"{prefix}{module}.weight", source.facts.family)
+                name = gguf_tensor(gguf_name(f"{prefix}{module}.weight", source.facts.family))
                 held.setdefault(name, []).append(sums[group.leader])
         progress.advance()
     head = _Sum()

@@ -27,16 +27,11 @@ from bitwright.facts.folder_types import FolderScheme
 from bitwright.facts.gguf_mixtures import ggml_types
 from bitwright.facts.packed_tensors import parts_of
 
-GGUF_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 FLOATS: dict[str, FloatDtype] = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 
 
 def gguf_tensors(facts: ModelFacts, preset: str) -> tuple[TensorPlan, ...]:
     """Every tensor under a preset, in the order of the forward pass. Raises `UnsupportedError` on an unknown preset."""
-    if facts.family not in GGUF_FAMILIES:
-        raise UnsupportedError(
-            f"{facts.architecture} cannot be written as GGUF yet", hint="use --format compressed-tensors"
-        )
     types = ggml_types(facts, preset)
     planned = []
     for tensor in in_order(facts):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bitwright.calibration.samples import TokenSample
 from bitwright.core.errors import InputError
 from bitwright.tensors.products import add_gram
 
@@ -47,9 +48,13 @@ class InputStatistics:
 
 
 class MeanSquare:
-    """Running mean square of one input, channel by channel: the diagonal of its Gram matrix alone."""
+    """Running mean square of one input, channel by channel: the diagonal of its Gram matrix alone.
 
-    def __init__(self) -> None:
+    With `sampled` some tokens are kept as they are (samples.py).
+    """
+
+    def __init__(self, *, sampled: bool = False) -> None:
+        self.sample = TokenSample() if sampled else None
         self._sum_I: torch.Tensor | None = None
         self.amax_I: torch.Tensor | None = None  # largest magnitude of each input
         self.tokens = 0
@@ -59,6 +64,8 @@ class MeanSquare:
         rows_NI = inputs.reshape(-1, inputs.shape[-1]).float()
         amax_I = largest(rows_NI)
         self.amax_I = amax_I if self.amax_I is None else torch.maximum(self.amax_I, amax_I)
+        if self.sample is not None:
+            self.sample.add(rows_NI, weights_N)
         square_NI = rows_NI.square()
         if weights_N is not None:
             square_NI *= weights_N[:, None]

@@ -8,7 +8,7 @@ Each candidate is tried by the weighted scale search on some rows; the bare weig
 group that gains nothing is left alone. One search by a diagonal and no repeated forward passes: docs/log.md holds the
 comparison with the loss under the full Gram matrix.
 
-Not here: where the inverse goes (facts/blocks.py, pipeline/rescale.py).
+Not here: where the inverse goes (facts/blocks.py, pipeline/rescale.py), inputs that are rounded too (smoothing.py).
 Source: Lin et al. 2024, arXiv:2306.00978 §3.2, eq. 4 and 5; the exponent of the weights is our own experiment.
 Dimension key: O outputs · I inputs
 """
@@ -36,11 +36,15 @@ LARGEST = 32.0  # scales stay within 1/LARGEST … LARGEST, far from the ends of
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Scaling:
-    """`scales_I` multiply columns; `loss` is relative to the bare weights'. Exponents are 0 when nothing helped."""
+    """`scales_I` multiply columns; `loss` is relative to the bare weights'. Exponents are 0 when nothing helped.
+
+    They are powers of root mean squares, or of largest magnitudes where `peaks` says so (smoothing.py).
+    """
 
     scales_I: Float32
     exponents: tuple[float, float]
     loss: float
+    peaks: bool = False
 
 
 def scale_columns(
@@ -58,22 +62,35 @@ def scale_columns(
     share their scales. The result does not depend on `threads` (default: all cores).
     """
     if not mean_square_I.mean() > 0:
-        return _bare(len(mean_square_I))
-    square_I = _floored(mean_square_I)
-    some = [weight[:: max(1, len(weight) // TRIAL_ROWS)] for weight in weights_OI]
-    size_I = _sizes(weights_OI)
-    candidates = [_scales(square_I, size_I, pair, repeats, head_dim) for pair in EXPONENTS]
+        return bare_columns(len(mean_square_I))
+    square_I = floored(mean_square_I)
+    some = [trial_rows(weight) for weight in weights_OI]
+    candidates = scale_candidates(weights_OI, square_I, repeats, head_dim)
     tried = [np.ones(len(square_I), dtype=np.float32), *candidates]
     with SINGLE_THREADED_BLAS(), ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         losses = list(pool.map(lambda scales_I: _loss(some, schemes, square_I, scales_I), tried))
     best = int(np.argmin(losses))
     if best == 0:
-        return _bare(len(square_I))
+        return bare_columns(len(square_I))
     return Scaling(scales_I=tried[best], exponents=EXPONENTS[best - 1], loss=losses[best] / losses[0])
 
 
-def _bare(columns: int) -> Scaling:
+def bare_columns(columns: int) -> Scaling:
+    """No scaling."""
     return Scaling(scales_I=np.ones(columns, dtype=np.float32), exponents=(0.0, 0.0), loss=1.0)
+
+
+def trial_rows(weight_OI: Float32) -> Float32:
+    """The rows that candidates are tried on, evenly spaced."""
+    return weight_OI[:: max(1, len(weight_OI) // TRIAL_ROWS)]
+
+
+def scale_candidates(
+    weights_OI: Sequence[Float32], square_I: NDArray[np.float64], repeats: int, head_dim: int
+) -> list[Float32]:
+    """The scales of every pair of `EXPONENTS`, in their order. `square_I` is above zero."""
+    size_I = _sizes(weights_OI)
+    return [_scales(square_I, size_I, pair, repeats, head_dim) for pair in EXPONENTS]
 
 
 def exponent_scales(
@@ -82,10 +99,11 @@ def exponent_scales(
     """The scales of one pair of exponents, not tried."""
     if not mean_square_I.mean() > 0:
         return np.ones(len(mean_square_I), dtype=np.float32)
-    return _scales(_floored(mean_square_I), _sizes(weights_OI), exponents, 1, 1)
+    return _scales(floored(mean_square_I), _sizes(weights_OI), exponents, 1, 1)
 
 
-def _floored(mean_square_I: NDArray[np.floating]) -> NDArray[np.float64]:
+def floored(mean_square_I: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Mean squares above zero: an input that was never excited still counts."""
     square_I = mean_square_I.astype(np.float64)
     result: NDArray[np.float64] = square_I + IMPORTANCE_FLOOR * square_I.mean()
     return result
@@ -116,12 +134,18 @@ def _scales(
     return scales_I
 
 
+def scaled_importance(square_I: NDArray[np.float64], scales_I: Float32) -> Float32:
+    """Weight of every input in the scale search once columns are scaled, mean 1."""
+    weights_I: Float32 = (square_I / np.square(scales_I, dtype=np.float64)).astype(np.float32)
+    weights_I /= weights_I.mean()
+    return weights_I
+
+
 def _loss(
     weights_OI: Sequence[Float32], schemes: Sequence[QuantScheme], square_I: NDArray[np.float64], scales_I: Float32
 ) -> float:
     """Σ d_i e_i² over all matrices after rounding the scaled columns; e is the error in bare columns."""
-    weights_I = (square_I / np.square(scales_I, dtype=np.float64)).astype(np.float32)
-    weights_I /= weights_I.mean()
+    weights_I = scaled_importance(square_I, scales_I)
     total = 0.0
     for weight_OI, scheme in zip(weights_OI, schemes, strict=True):
         scaled_OI = np.ascontiguousarray(weight_OI * scales_I)

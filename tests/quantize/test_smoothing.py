@@ -15,6 +15,7 @@ from bitwright.quantize.scaling import floored, scale_candidates, scale_columns,
 from bitwright.quantize.smoothing import (
     ALPHAS,
     LARGEST,
+    STATIC_GAIN,
     InputSample,
     output_loss,
     smooth_columns,
@@ -81,6 +82,7 @@ def test_the_best_candidate_of_a_plain_loop_wins(scheme: object) -> None:
     found = smooth_columns(weights, [scheme, scheme], square, sample)
     best = tried[int(np.argmin(losses))]
     assert found.loss == pytest.approx(min(losses) / losses[0], rel=1e-3)
+    assert found.loss < STATIC_GAIN
     np.testing.assert_allclose(found.scales_I, best, rtol=1e-5)
 
 
@@ -111,6 +113,19 @@ def test_loud_channels_are_levelled_where_scales_by_weight_error_leave_them() ->
         for scales in (found.scales_I, by_weights.scales_I)
     ]
     assert losses[0] < 0.7 * losses[1]
+
+
+def test_a_small_gain_does_not_move_stored_scales() -> None:
+    gains = []
+    for seed in range(12):
+        weight, square, sample = loud(seed, 0.1)
+        tried = [smoothing_scales(sample.amax_I, np.abs(weight).max(axis=0), alpha) for alpha in ALPHAS]
+        losses = [output_loss([weight], [FP8], floored(square), sample, scales) for scales in tried]
+        bare = output_loss([weight], [FP8], floored(square), sample, np.ones_like(square))
+        found = smooth_columns([weight], [FP8], square, sample)
+        gains.append(min(losses) / bare)
+        assert found.loss == 1 or found.loss <= STATIC_GAIN
+    assert any(STATIC_GAIN < gain < 1 for gain in gains)
 
 
 @pytest.mark.parametrize("alpha", ["0.3", "0.5", "0.8"])

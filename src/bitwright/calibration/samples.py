@@ -47,14 +47,7 @@ class TokenSample:
         self._keys_N = keys_N[order_N]
         self._kept = (parts[0][order_N], parts[1][order_N])
 
-    @property
-    def rows_NI(self) -> torch.Tensor:
-        """The rows that were kept, in the order of their keys."""
+    def tokens(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The rows that were kept, in the order of their keys, and the weights of those tokens: [N, I] and [N]."""
         assert self._kept is not None, "no token was seen"
-        return self._kept[0]
-
-    @property
-    def weights_N(self) -> torch.Tensor:
-        """The weights of those tokens."""
-        assert self._kept is not None, "no token was seen"
-        return self._kept[1]
+        return self._kept

@@ -46,7 +46,7 @@ Type = Annotated[
         "--type", metavar="TYPE", help="Q4_K_M, Q6_K, … (GGUF); FP8_DYNAMIC, … (vLLM); NF4, … (bitsandbytes)."
     ),
 ]
-Method = Annotated[str | None, typer.Option("--method", metavar="METHOD", help="gptq, awq or rtn.")]
+Method = Annotated[str | None, typer.Option("--method", metavar="METHOD", help="gptq, awq, smoothquant or rtn.")]
 Effort = Annotated[
     str, typer.Option("--effort", metavar="EFFORT", help="fast, balanced or best: time spent on quality.")
 ]

@@ -8,7 +8,7 @@ from bitwright.core.documents import Document, Record
 from bitwright.core.schemes import WeightScheme
 
 ArtifactFormat = Literal["gguf", "compressed-tensors", "gptq", "gptq_v2", "awq", "bitsandbytes"]
-Method = Literal["gptq", "awq", "rtn"]
+Method = Literal["gptq", "awq", "smoothquant", "rtn"]
 Effort = Literal["fast", "balanced", "best"]
 UseCase = Literal["chat", "code", "medical-legal", "summarization"]
 USE_CASES: tuple[UseCase, ...] = ("chat", "code", "medical-legal", "summarization")
@@ -145,5 +145,5 @@ class Plan(Document, frozen=True, kw_only=True):
 
     @property
     def scales_columns(self) -> bool:
-        """Whether columns are scaled before they are rounded, and norms rewritten (AWQ)."""
-        return self.method == "awq" or (self.method == "gptq" and self.effort != "fast")
+        """Whether columns are scaled before they are rounded, and norms rewritten (AWQ, SmoothQuant)."""
+        return self.method in ("awq", "smoothquant") or (self.method == "gptq" and self.effort != "fast")

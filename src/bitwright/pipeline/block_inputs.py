@@ -10,7 +10,7 @@ Not here: solving (blocks.py), the rewrite (rescale.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from bitwright.facts.families import BLOCK, FAMILIES, InputGroup
 from bitwright.modeling.walk import Walker
 from bitwright.pipeline.expert_inputs import Routed, coverage_note, is_covered
 from bitwright.pipeline.rescale import rescale_block
+from bitwright.quantize.smoothing import InputSample
 from bitwright.quantize.solve import Statistics
 
 TokenWeights = Mapping[InputGroup, torch.Tensor]
@@ -56,9 +57,11 @@ class BlockInputs:
         self._running: dict[InputGroup, InputStatistics] = {}
         self._routed = Routed()
 
-    def float_pass(self, walker: Walker, batches: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Run the block as it is: mean squares of every group's input, and the outputs."""
-        self._squares = {name: MeanSquare() for name in self._groups}
+    def float_pass(
+        self, walker: Walker, batches: Sequence[torch.Tensor], sampled: Collection[InputGroup] = ()
+    ) -> list[torch.Tensor]:
+        """Run the block as it is: mean squares of every group's input, samples of some, and the outputs."""
+        self._squares = {name: MeanSquare(sampled=name in sampled) for name in self._groups}
         routed = Routed()
 
         def observer(group: Group) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
@@ -82,7 +85,7 @@ class BlockInputs:
                 handle.remove()
         for group in self._groups.values():
             if not self._count(group, self._squares[group.name].tokens, routed.tokens):
-                self._squares[group.name] = routed.mean_square(self._block, group)
+                self._squares[group.name] = routed.mean_square(self._block, group, sampled=group.name in sampled)
         return outputs
 
     def prepare(self, plans: Mapping[str, TensorPlan], *, rescale: bool) -> None:
@@ -94,6 +97,7 @@ class BlockInputs:
             self._said, scales = rescale_block(
                 self._block, found, plans, self._prefix, block_folds(facts, self._index), heads=facts.heads,
                 kv_heads=facts.kv_heads, norm_offset=FAMILIES[facts.family].norm_offset,
+                samples={name: _sample(seen) for name, seen in self._squares.items() if seen.sample is not None},
             )  # fmt: skip
             for name, scales_I in scales.items():
                 found[name] = (found[name] / np.square(scales_I)).astype(np.float32)
@@ -138,6 +142,13 @@ class BlockInputs:
         if group.name not in self._weights:
             return None
         return self._weights[group.name][start : start + inputs.shape[:-1].numel()]
+
+
+def _sample(seen: MeanSquare) -> InputSample:
+    assert seen.sample is not None
+    assert seen.amax_I is not None
+    rows_NI, weights_N = seen.sample.tokens()
+    return InputSample(rows_NI=rows_NI.numpy(), weights_N=weights_N.numpy(), amax_I=seen.amax_I.numpy())
 
 
 def _of_diagonal(diagonal_I: NDArray[np.float32], amax_I: torch.Tensor | None) -> Statistics:

@@ -22,13 +22,13 @@ from bitwright.core.plan import Method, TensorPlan
 from bitwright.core.protocols import WeightSource
 from bitwright.core.records import TensorRecord
 from bitwright.core.schemes import FloatScheme, GgmlScheme, MinifloatScheme
-from bitwright.facts.blocks import Group
+from bitwright.facts.blocks import Group, block_folds
 from bitwright.facts.families import BLOCK, FAMILIES, FINAL_NORM
 from bitwright.formats.layout import ArtifactWriter
 from bitwright.modeling.stages import run_staged
 from bitwright.modeling.walk import Walker
 from bitwright.pipeline.block_inputs import BlockInputs, TokenWeights
-from bitwright.pipeline.rescale import divide_norm, scaling_note, stored_dtype, weight_of
+from bitwright.pipeline.rescale import divide_norm, scaling_note, smoothed_groups, stored_dtype, weight_of
 from bitwright.pipeline.sensitivity import Sensitivities
 from bitwright.quantize.scaling import scale_columns
 from bitwright.quantize.solve import Statistics, solve
@@ -114,7 +114,8 @@ def quantize_block(
     )
     outputs: Sequence[torch.Tensor] = ()
     if shop.rescale or shop.method != "gptq":
-        outputs = inputs.float_pass(walker, batches)
+        folds = block_folds(shop.source.facts, index) if shop.rescale else ()
+        outputs = inputs.float_pass(walker, batches, smoothed_groups(folds, shop.plans, prefix))
         inputs.prepare(shop.plans, rescale=shop.rescale)
     linears = {f"{prefix}{module}.weight" for group in groups.values() for module in group.linears}
     records = {

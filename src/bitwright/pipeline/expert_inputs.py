@@ -73,9 +73,9 @@ class Routed:
             self._shared = found
         return found
 
-    def mean_square(self, block: nn.Module, group: Group) -> MeanSquare:
-        """The diagonal alone."""
-        running = MeanSquare()
+    def mean_square(self, block: nn.Module, group: Group, *, sampled: bool = False) -> MeanSquare:
+        """The diagonal alone, and a sample of tokens if asked for."""
+        running = MeanSquare(sampled=sampled)
         for inputs in self._inputs(block, group):
             running.add(inputs)
         return running

@@ -33,7 +33,7 @@ from bitwright.core.schemes import (
     WeightScheme,
 )
 from bitwright.core.units import format_bytes
-from bitwright.facts.compressed_types import engine_notes
+from bitwright.facts.compressed_types import COMPRESSED_TYPES, engine_notes
 from bitwright.facts.folder_types import FOLDERS, folder_notes
 from bitwright.facts.packed_tensors import parts_of
 from bitwright.facts.stored_tensors import safetensors_bytes
@@ -155,11 +155,22 @@ def _method(chosen: _Sized, request: Request) -> tuple[Method, Reason]:
         return "rtn", Reason(
             choice="bitsandbytes' rounding", because=because, source="Dettmers et al., arXiv:2305.14314"
         )
+    if request.method == "smoothquant" and not _rounds_inputs(chosen.candidate):
+        rounding = [name for name, scheme in COMPRESSED_TYPES.items() if scheme.activations is not None]
+        raise UsageError(
+            f"smoothquant makes inputs easier to round, and engines leave the inputs of {chosen.candidate.label} alone",
+            hint=f"use --method awq, or one of the types {', '.join(rounding)}",
+        )
     if request.method is not None:
         return request.method, Reason(choice=request.method, because="it was asked for", source="the request")
     because = "errors of each column are fed back into the next ones, at equal bytes and without a slower kernel"
     source = "Frantar et al. 2022, arXiv:2210.17323; decision framework handbook, step 4"
     return "gptq", Reason(choice="gptq", because=because, source=source)
+
+
+def _rounds_inputs(candidate: Candidate) -> bool:
+    scheme = candidate.scheme
+    return isinstance(scheme, IntScheme | MinifloatScheme) and scheme.activations is not None
 
 
 def _launch(candidate: Candidate, device: DeviceFacts, context: int) -> tuple[str, ...]:

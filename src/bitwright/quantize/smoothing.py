@@ -46,6 +46,9 @@ from bitwright.quantize.solve import SINGLE_THREADED_BLAS, round_weighted
 from bitwright.tensors.qtensor import Float32
 
 ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # the paper takes 0.5, and 0.75 for models with louder channels (§4)
+# A stored scale ends where calibration ended, and once channels are level all of them come near that end: text that is
+# louder is cut off more often. A stored scale is smoothed only for less than this share of the error (docs/log.md).
+STATIC_GAIN = 0.9
 LARGEST = 256.0  # scales stay within 1/LARGEST … LARGEST of their mean; inputs reach further than weights do
 
 
@@ -61,6 +64,11 @@ class InputSample:
 def activations_of(scheme: QuantScheme) -> ActivationScheme | None:
     """How engines round the inputs of a linear with this scheme; `None` when they leave them alone."""
     return scheme.activations if isinstance(scheme, IntScheme | MinifloatScheme) else None
+
+
+def _stores_scale(scheme: QuantScheme) -> bool:
+    activations = activations_of(scheme)
+    return activations is not None and not activations.dynamic
 
 
 def smooth_columns(
@@ -92,7 +100,7 @@ def smooth_columns(
     with SINGLE_THREADED_BLAS(), ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         losses = list(pool.map(lambda scales_I: output_loss(some, schemes, square_I, sample, scales_I), tried))
     best = int(np.argmin(losses))
-    if best == 0:
+    if best == 0 or losses[best] > losses[0] * (STATIC_GAIN if any(map(_stores_scale, schemes)) else 1.0):
         return bare_columns(len(square_I))
     exponents = (*((alpha, round(1 - alpha, 2)) for alpha in ALPHAS), *EXPONENTS)
     return Scaling(

@@ -33,11 +33,23 @@ INVENTED = {
     "llama-16-layers-odd-rows": ("llama", 16, 264, 4, 2, 66, 520, False),
     "llama-7-layers-tied-odd-rows": ("llama", 7, 48, 4, 2, 12, 96, True),
     "qwen3-36-layers": ("qwen3", 36, 96, 4, 2, 128, 288, False),
+    "phi3-20-layers": ("phi3", 20, 256, 8, 2, 32, 256, False),
+    "gemma3_text-20-layers": ("gemma3", 20, 256, 8, 2, 32, 256, True),
+    "mixtral-20-layers-8-experts": ("llama", 20, 256, 8, 2, 32, 256, False),
+    "qwen2_moe-20-layers-16-experts": ("qwen2moe", 20, 256, 8, 8, 32, 256, False),
+    "qwen3_moe-20-layers-8-experts": ("qwen3moe", 20, 256, 8, 4, 32, 256, False),
 }
+SHARED = 192  # inputs of the shared expert's down projection
 LINE = re.compile(r"\] +(\S+) +- \[.*?type = +(\S+), size = .*?(?:\((\w+)\))?\s*$")
 
 
+def experts_in(name: str) -> int:
+    found = re.search(r"(\d+)-experts", name)
+    return int(found[1]) if found else 0
+
+
 def write_invented(path: Path, spec: tuple) -> None:
+    experts = experts_in(path.stem)
     architecture, layers, hidden, heads, kv_heads, width, inner, tied = spec
     writer = gguf.GGUFWriter(str(path), architecture)
     writer.add_block_count(layers)
@@ -52,6 +64,16 @@ def write_invented(path: Path, spec: tuple) -> None:
     writer.add_vocab_size(32)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     writer.add_tokenizer_model("no_vocab")
+    if experts:
+        writer.add_expert_count(experts)
+        writer.add_expert_used_count(2)
+        writer.add_expert_feed_forward_length(inner)
+        writer.add_expert_shared_feed_forward_length(SHARED)
+    if architecture == "gemma3":
+        writer.add_sliding_window(64)
+    if architecture == "phi3":
+        writer.add_rope_scaling_orig_ctx_len(128)
+        writer.add_rope_dimension_count(width)
 
     def add(name: str, *shape: int) -> None:
         writer.add_tensor(name, np.zeros(shape, np.float16 if len(shape) > 1 else np.float32))
@@ -64,25 +86,47 @@ def write_invented(path: Path, spec: tuple) -> None:
         block = f"blk.{layer}."
         add(block + "attn_norm.weight", hidden)
         add(block + "ffn_norm.weight", hidden)
-        for part, rows in (("q", heads * width), ("k", kv_heads * width), ("v", kv_heads * width)):
+        parts = [("q", heads * width), ("k", kv_heads * width), ("v", kv_heads * width)]
+        for part, rows in [("qkv", sum(rows for _, rows in parts))] if architecture == "phi3" else parts:
             add(f"{block}attn_{part}.weight", rows, hidden)
-            if architecture == "qwen2":
+            if architecture in ("qwen2", "qwen2moe"):
                 add(f"{block}attn_{part}.bias", rows)
-        if architecture == "qwen3":
+        if architecture == "gemma3":
+            add(block + "post_attention_norm.weight", hidden)
+            add(block + "post_ffw_norm.weight", hidden)
+        if architecture in ("qwen3", "qwen3moe", "gemma3"):
             add(block + "attn_q_norm.weight", width)
             add(block + "attn_k_norm.weight", width)
         add(block + "attn_output.weight", hidden, heads * width)
-        add(block + "ffn_gate.weight", inner, hidden)
-        add(block + "ffn_up.weight", inner, hidden)
-        add(block + "ffn_down.weight", hidden, inner)
+        if architecture == "phi3":
+            add(block + "ffn_up.weight", 2 * inner, hidden)
+            add(block + "ffn_down.weight", hidden, inner)
+            continue
+        for suffix, lead, wide in feed_forwards(architecture, experts, inner):
+            add(f"{block}ffn_gate{suffix}.weight", *lead, wide, hidden)
+            add(f"{block}ffn_up{suffix}.weight", *lead, wide, hidden)
+            add(f"{block}ffn_down{suffix}.weight", *lead, hidden, wide)
+        if experts:
+            writer.add_tensor(block + "ffn_gate_inp.weight", np.zeros((experts, hidden), np.float32))
+        if architecture == "qwen2moe":
+            writer.add_tensor(block + "ffn_gate_inp_shexp.weight", np.zeros(hidden, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
 
 
+def feed_forwards(architecture: str, experts: int, inner: int) -> list[tuple[str, tuple[int, ...], int]]:
+    """Suffix of the names, leading dimensions, width."""
+    if not experts:
+        return [("", (), inner)]
+    return [("_exps", (experts,), inner), *([("_shexp", (), SHARED)] if architecture == "qwen2moe" else [])]
+
+
 def dry_run(tool: str, model: Path, imatrix: Path, preset: str) -> dict[str, str]:
     *flags, word = OPTIONS.get(preset, [preset])
+    if experts_in(model.stem):  # the preset is made for them
+        flags = []
     command = [tool, "--dry-run", *flags, "--imatrix", str(imatrix), str(model), word, "1"]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     types = {}
@@ -145,6 +189,7 @@ def main() -> None:
             "tool": f"llama-quantize --dry-run --imatrix, {version}",
             "models": {
                 name: shape_of(model)
+                | ({"architecture": name.split("-")[0], "experts": experts_in(name)} if experts_in(name) else {})
                 | {"types": {preset: compact(dry_run(tool, model, imatrix, preset)) for preset in PRESETS}}
                 for name, (model, imatrix) in models.items()
             },

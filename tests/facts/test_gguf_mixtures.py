@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bitwright.core.errors import UnsupportedError
 from bitwright.core.schemes import GGML_BLOCKS
-from bitwright.facts.families import gguf_name
+from bitwright.facts.families import gguf_name, gguf_tensor
 from bitwright.facts.gguf_mixtures import PRESETS, ggml_types
 from model_shapes import shaped_facts
 
@@ -30,7 +30,9 @@ def per_layer(runs: str) -> list[str]:
 @pytest.mark.parametrize("model", GOLDEN)
 def test_types_equal_those_of_llama_quantize(model: str, preset: str) -> None:
     golden = GOLDEN[model]
-    facts = shaped_facts(golden["architecture"], **{key: golden[key] for key in DIMENSIONS})
+    family = {"gemma3": "gemma3_text"}.get(golden["architecture"], golden["architecture"])
+    dimensions = {key: golden[key] for key in DIMENSIONS} | {"experts": golden.get("experts", 8)}
+    facts = shaped_facts(family, **dimensions)
     expected = {}
     for name, runs in golden["types"][preset].items():
         kinds = per_layer(runs)
@@ -39,7 +41,7 @@ def test_types_equal_those_of_llama_quantize(model: str, preset: str) -> None:
         else:
             assert len(kinds) == golden["layers"]
             expected |= {f"blk.{layer}.{name}": kind for layer, kind in enumerate(kinds)}
-    found = {gguf_name(name, facts.family): kind for name, (kind, _) in ggml_types(facts, preset).items()}
+    found = {gguf_tensor(gguf_name(name, facts.family)): kind for name, (kind, _) in ggml_types(facts, preset).items()}
     assert found == expected
 
 

@@ -14,6 +14,7 @@ from bitwright.facts.families import FAMILIES, expert_of
 from bitwright.facts.model import model_facts
 from bitwright.formats.checkpoint import CheckpointSource
 from bitwright.formats.ct_reader import CompressedTensorsSource
+from bitwright.formats.sniff import open_source
 from bitwright.modeling.walk import Walker
 from bitwright.pipeline.run import quantize
 from bitwright.planner.build import make_plan
@@ -118,6 +119,17 @@ def test_what_engines_fuse_shares_a_scheme_and_routers_stay(tmp_path: Path, fami
         assert name in ("model.embed_tokens.weight", "lm_head.weight") or name.endswith(
             ("mlp.gate.weight", "moe.gate.weight", "shared_expert_gate.weight")
         )
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3_text", "phi3"])
+@pytest.mark.parametrize("cell", [{"format": "gptq", "bits": 4}, {"format": "bitsandbytes", "type": "NF4"}])
+def test_folders_of_other_tools(tmp_path: Path, family: str, cell: dict[str, object]) -> None:
+    folder = checkpoint(tmp_path / "model", family)
+    record = quantize(plan_for(folder, group_size=32, **cell), folder, tmp_path / "out")
+    source = open_source(tmp_path / "out")
+    moved = walked(Walker(source), torch.arange(64).reshape(2, 32))
+    assert bool(torch.isfinite(moved).all())
+    assert 0 < max(tensor.weight_error for tensor in record.tensors) < 0.05
 
 
 def shape_of(plan: Plan, name: str) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ import pytest
 from bitwright import api
 from bitwright.core.errors import MismatchError, UnsupportedError, UsageError
 from bitwright.core.plan import CalibrationPlan, Plan
+from bitwright.facts.families import FAMILIES
 from bitwright.formats.original import open_original
 from bitwright.formats.sniff import gguf_file
 from checkpoints import write_checkpoint
@@ -44,9 +45,11 @@ def tensor_bytes(path: Path) -> dict[str, bytes]:
     return {tensor.name: tensor.data.tobytes() for tensor in gguf.GGUFReader(path).tensors}
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
+@pytest.mark.parametrize("family", list(FAMILIES))
 @pytest.mark.parametrize("tied", [False, True])
 def test_the_artifact_is_that_of_the_folder(family: str, tied: bool, tmp_path: Path, text: Path) -> None:
+    if family == "gemma2" and not tied:
+        pytest.skip("llama.cpp has no Gemma 2 with a head of its own")
     folder = write_checkpoint(tmp_path / "model", family, tied=tied, **SHAPE)
     source = gguf_file(made(folder, tmp_path / "f16", text, type="F16"))
     from_folder = gguf_file(made(folder, tmp_path / "a", text, type="Q4_K_M"))

@@ -5,7 +5,9 @@ The table of costs is kept in `OUT/costs.json`, so that another size from the sa
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,6 +20,9 @@ from bitwright.core.plan import Budget, Plan
 from bitwright.core.protocols import SILENT, Progress
 from bitwright.core.schemes import WeightScheme
 from bitwright.core.units import format_bytes
+
+if TYPE_CHECKING:
+    from bitwright.planner.budget import Option
 
 COSTS = "costs.json"
 
@@ -45,6 +50,7 @@ def share_out(
     if standing is not None:
         return standing
     from bitwright.facts.budget_types import budget_schemes
+    from bitwright.facts.families import gguf_tensor
     from bitwright.planner.budget import Option, allocate
     from bitwright.planner.build import with_types
 
@@ -56,17 +62,28 @@ def share_out(
         )
     table = _costs(plan, out, model, lora, progress)
     by_name = {tensor.name: tensor.options for tensor in table.tensors}
-    items = {
-        name: [Option(type=option.scheme.label, bytes=option.bytes, cost=option.cost) for option in options]
-        for name, options in by_name.items()
-    }
+    held = {entry.name: gguf_tensor(entry.stored_name) for entry in plan.tensors}  # all experts of a block in one
+    items: dict[str, list[Option]] = {}
+    for name, options in by_name.items():
+        added = [Option(type=option.scheme.label, bytes=option.bytes, cost=option.cost) for option in options]
+        items[held[name]] = _together(items.get(held[name]), added)
     chosen = allocate(items, target_bytes - fixed)
     schemes: dict[str, WeightScheme] = {
-        name: next(option.scheme for option in by_name[name] if option.scheme.label == taken.type)
-        for name, taken in chosen.items()
+        name: next(option.scheme for option in options if option.scheme.label == chosen[held[name]].type)
+        for name, options in by_name.items()
     }
     cost = sum(taken.cost for taken in chosen.values()) / table.tokens
     return with_types(plan, schemes, Budget(file_bytes=target_bytes, predicted_kl=cost))
+
+
+def _together(before: list[Option] | None, added: list[Option]) -> list[Option]:
+    """Options of matrices that must have one type: bytes and costs of each type add up."""
+    if before is None:
+        return added
+    return [
+        dataclasses.replace(one, bytes=one.bytes + other.bytes, cost=one.cost + other.cost)
+        for one, other in zip(before, added, strict=True)
+    ]
 
 
 def _standing(plan: Plan, out: Path, target_bytes: int) -> Plan | None:

@@ -23,6 +23,7 @@ import torch
 from bitwright.calibration.corpora import TokenWindows, check_counts, load_tokenizer, make_windows
 from bitwright.core.errors import InputError
 from bitwright.core.protocols import SILENT, Progress, WeightSource
+from bitwright.facts.families import FAMILIES, ExpertNames, expert_of
 
 BATCH = 32  # windows sampled side by side: reading the weights, which dominates, is shared among them
 
@@ -78,11 +79,34 @@ def _build(source: WeightSource) -> Any:
     settings = {key: value for key, value in source.config.items() if key not in ("quantization_config", "auto_map")}
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    left = model.load_state_dict({name: source.load(name).float() for name in source.names()}, strict=False)
+    weights = {name: source.load(name).float() for name in source.names()}
+    if (names := FAMILIES[source.facts.family].experts) is not None:
+        weights = _merge_experts(weights, names)
+    left = model.load_state_dict(weights, strict=False)
     tied = {"lm_head.weight"} if source.facts.tied else set()
     assert not left.unexpected_keys, left.unexpected_keys
     assert set(left.missing_keys) <= tied, left.missing_keys
     return model.eval()
+
+
+def _merge_experts(weights: dict[str, torch.Tensor], names: ExpertNames) -> dict[str, torch.Tensor]:
+    """All experts of a block in two arrays, as transformers holds them: gate above up, and down."""
+    merged: dict[str, torch.Tensor] = {}
+    experts: dict[str, dict[tuple[int, str], torch.Tensor]] = {}
+    for name, value in weights.items():
+        number = expert_of(name)
+        place = name.replace(f".{names.block}.", ".mlp.")
+        if number is None:
+            merged[place] = value
+        else:
+            part = name.removesuffix(".weight").rpartition(".")[2]
+            experts.setdefault(place.partition(".experts.")[0] + ".experts", {})[number, part] = value
+    for place, parts in experts.items():
+        count = range(len(parts) // 3)
+        both = [torch.cat([parts[number, names.gate], parts[number, names.up]]) for number in count]
+        merged[f"{place}.gate_up_proj"] = torch.stack(both)
+        merged[f"{place}.down_proj"] = torch.stack([parts[number, names.down] for number in count])
+    return merged
 
 
 def _continue(

@@ -64,6 +64,9 @@ def print_quant(record: QuantRecord, out: str) -> None:
     ]
     if worst is not None and worst.output_error is not None:
         rows.append(("worst output error", f"{worst.output_error:.3g} ({worst.name})"))
+    if (seen := record.experts) is not None:
+        share = f"{seen.covered} of {seen.experts} covered by calibration"
+        rows.append(("experts", f"{share}, {seen.fewest_tokens} to {seen.most_tokens} tokens each"))
     notes = sum(len(tensor.notes) for tensor in record.tensors)
     if notes:
         rows.append(("notes", f"{notes}, see quant.json"))

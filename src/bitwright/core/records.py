@@ -36,6 +36,15 @@ class TensorRecord(Record, frozen=True, kw_only=True):
     tokens: int | None = None  # routed to the expert that holds the tensor
 
 
+class ExpertCoverage(Record, frozen=True, kw_only=True):
+    """Tokens that calibration sent to the experts of all blocks. One that is not covered borrowed statistics."""
+
+    experts: int
+    covered: int
+    fewest_tokens: int
+    most_tokens: int
+
+
 class ArtifactFile(Record, frozen=True, kw_only=True):
     """One file of the artifact."""
 
@@ -56,6 +65,7 @@ class QuantRecord(Document, frozen=True, kw_only=True):
     seconds: float
     peak_memory_bytes: int
     provenance: Provenance
+    experts: ExpertCoverage | None = None  # of a mixture of experts that was calibrated on text
 
 
 class ImatrixRecord(Document, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 Methods without feedback need one pass of the bare block; so does the choice of column scales. Feedback takes its Gram
 matrices stage by stage on inputs that the already quantized weights produced. Experts are counted with their own
-tokens, or with all that entered the layer where those are few (expert_inputs.py); weights of tokens (sensitivity.py)
+tokens and with those that entered the layer (expert_inputs.py); weights of tokens (sensitivity.py)
 are known for whole layers and not for experts, whose tokens all count alike.
 
 Not here: solving (blocks.py), the rewrite (rescale.py).
@@ -22,7 +22,7 @@ from bitwright.core.plan import Method, ModelFacts, TensorPlan
 from bitwright.facts.blocks import ROUTED, Group, block_folds
 from bitwright.facts.families import BLOCK, FAMILIES, InputGroup
 from bitwright.modeling.walk import Walker
-from bitwright.pipeline.expert_inputs import Routed, coverage_note, is_covered
+from bitwright.pipeline.expert_inputs import Routed, blended, borrowing_note, is_covered
 from bitwright.pipeline.rescale import rescale_block
 from bitwright.quantize.smoothing import InputSample
 from bitwright.quantize.solve import Statistics
@@ -52,7 +52,7 @@ class BlockInputs:
         self._reduced = reduced
         self._prefix = BLOCK.format(layer=index)
         self._said: dict[str, str] = {}  # what was done to a tensor's columns
-        self._covered: dict[InputGroup, str] = {}
+        self._borrowed: dict[InputGroup, str] = {}
         self._squares: dict[InputGroup, MeanSquare] = {}
         self._running: dict[InputGroup, InputStatistics] = {}
         self._routed = Routed()
@@ -121,21 +121,27 @@ class BlockInputs:
         if group.name == ROUTED:
             return None
         seen = self._running.pop(group.name)
-        if not self._count(group, seen.tokens, self._routed.tokens):
-            return self._routed.statistics(self._block, group, self._method)
+        if group.expert is not None:
+            self._count(group, seen.tokens, self._routed.tokens)
+            layer = self._routed.statistics(self._block, group)
+            gram_II = blended(seen, layer, self._prefix + group.leader)
+            return Statistics.of(gram_II, self._method, peak=max(seen.peak, layer.peak))
         return Statistics.of(seen.gram(self._prefix + group.leader), self._method, peak=seen.peak)
 
     def notes(self, group: Group, name: str) -> tuple[str, ...]:
         """What to say of a tensor of the group in its record."""
-        return tuple(filter(None, (self._said.get(name), self._covered.get(group.name))))
+        return tuple(filter(None, (self._said.get(name), self._borrowed.get(group.name))))
 
     def _count(self, group: Group, tokens: int, everything: int) -> bool:
         """Note what an expert saw, and whether that is enough."""
         inputs = self._block.get_submodule(group.leader).get_parameter("weight").shape[1]
         if group.expert is not None:
             self.tokens[group.name] = tokens
-            self._covered[group.name] = coverage_note(tokens, everything, inputs)
-        return is_covered(group, tokens, inputs)
+        covered = is_covered(group, tokens, inputs)
+        self._borrowed.pop(group.name, None)
+        if not covered:
+            self._borrowed[group.name] = borrowing_note(tokens, everything, inputs)
+        return covered
 
     def _part(self, group: Group, start: int, inputs: torch.Tensor) -> torch.Tensor | None:
         """The weights of the tokens in `inputs`, the first of which is token `start`."""

@@ -1,11 +1,13 @@
-"""What enters the experts of a block: their own tokens, or everything that could have been sent to them.
+"""What enters the experts of a block: their own tokens, and what else could have been sent to them.
 
 An expert's statistics come from the tokens that the router sends it. Few tokens leave most directions of its input
-unseen, and feedback along unseen directions is noise; an expert that saw fewer than a quarter as many tokens as its
-linear has inputs takes the statistics of all tokens that entered the layer instead, for its down projection passed
-through its own gate and up projections. Both numbers stand in the record.
+unseen, and error feedback along unseen directions is noise. So a Gram matrix of own tokens is blended with that of all
+tokens that entered the layer, which counts as `inputs` tokens: n own tokens weigh n, the layer weighs as much as one
+token per input. What enters a down projection of tokens that were sent elsewhere is had by passing some of them
+through this expert's gate and up projections. Mean squares need fewer tokens: there the layer's stand in for an expert
+that saw fewer than a quarter as many tokens as its linear has inputs. Such an expert counts as not covered.
 
-Source: docs/methods/moe.md (the bound and what was measured).
+Source: docs/methods/moe.md (the measurement behind the weights).
 Dimension key: N tokens · H hidden · I inputs
 """
 
@@ -13,20 +15,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from bitwright.calibration.statistics import InputStatistics, MeanSquare
-from bitwright.core.plan import Method
 from bitwright.facts.blocks import Group
 from bitwright.modeling.experts import Expert
-from bitwright.quantize.solve import Statistics
 
 SHARE = 4  # an expert is covered by one token for every so many inputs
+BORROWED = 2  # tokens of the layer that pass through an expert, for every input of its down projection
 
 
 def least_tokens(inputs: int) -> int:
-    """Tokens from which on an expert's own statistics are taken."""
+    """Tokens from which on an expert counts as covered."""
     return max(1, -(-inputs // SHARE))
 
 
@@ -35,14 +38,22 @@ def is_covered(group: Group, tokens: int, inputs: int) -> bool:
     return group.expert is None or tokens >= least_tokens(inputs)
 
 
-def coverage_note(tokens: int, everything: int, inputs: int) -> str:
-    """One sentence for the record."""
-    if tokens >= least_tokens(inputs):
-        return f"{tokens} of {everything} tokens were routed to this expert"
+def borrowing_note(tokens: int, everything: int, inputs: int) -> str:
+    """One sentence for the record of an expert that is not covered."""
     return (
         f"{tokens} of {everything} tokens were routed to this expert, fewer than {least_tokens(inputs)}: "
         "statistics of all tokens that entered the layer"
     )
+
+
+def blended(own: InputStatistics, layer: InputStatistics, where: str) -> NDArray[np.float32]:
+    """The Gram matrix of an expert, [I, I]: own tokens, and the layer's with the weight of one token per input."""
+    theirs_II = layer.gram(where)
+    if not own.tokens:
+        return theirs_II
+    share = np.float32(own.tokens / (own.tokens + len(theirs_II)))
+    result: NDArray[np.float32] = share * own.gram(where) + (1 - share) * theirs_II
+    return result
 
 
 class Routed:
@@ -50,7 +61,7 @@ class Routed:
 
     def __init__(self) -> None:
         self._parts: list[torch.Tensor] = []
-        self._shared: Statistics | None = None
+        self._common: InputStatistics | None = None
         self.tokens = 0
 
     def add(self, inputs: torch.Tensor) -> None:
@@ -58,19 +69,16 @@ class Routed:
         self._parts.append(inputs.detach().reshape(-1, inputs.shape[-1]))
         self.tokens += len(self._parts[-1])
 
-    def statistics(self, block: nn.Module, group: Group, method: Method) -> Statistics:
-        """Statistics of `group` over all tokens; those of the experts' common input are made once."""
+    def statistics(self, block: nn.Module, group: Group) -> InputStatistics:
+        """Statistics of `group` over the layer's tokens; those of the experts' common input are taken once."""
         common = len(group.modules) > 1
-        if common and self._shared is not None:
-            return self._shared
-        running: InputStatistics | None = None
+        if common and self._common is not None:
+            return self._common
+        found = InputStatistics(_inputs_of(block, group))
         for inputs in self._inputs(block, group):
-            running = running or InputStatistics(inputs.shape[-1])
-            running.add(inputs)
-        assert running is not None, "the router saw no token"
-        found = Statistics.of(running.gram(group.leader), method, peak=running.peak)
+            found.add(inputs)
         if common:
-            self._shared = found
+            self._common = found
         return found
 
     def mean_square(self, block: nn.Module, group: Group, *, sampled: bool = False) -> MeanSquare:
@@ -87,5 +95,10 @@ class Routed:
             return
         expert = block.get_submodule(group.leader.rpartition(".")[0])
         assert isinstance(expert, Expert), group.leader
+        step = max(1, self.tokens // (BORROWED * _inputs_of(block, group)))
         for part in self._parts:
-            yield expert.inner(part)
+            yield expert.inner(part[::step])
+
+
+def _inputs_of(block: nn.Module, group: Group) -> int:
+    return int(block.get_submodule(group.leader).get_parameter("weight").shape[1])

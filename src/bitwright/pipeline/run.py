@@ -42,6 +42,7 @@ from bitwright.formats.layout import ArtifactWriter, FileLayout
 from bitwright.formats.original import open_original, other_weights
 from bitwright.modeling.walk import Walker
 from bitwright.pipeline.blocks import Workshop, is_float, quantize_block, quantize_head, write_tensor
+from bitwright.pipeline.coverage import expert_coverage
 from bitwright.pipeline.job import WORK, Job, UnitRecord, identity
 from bitwright.pipeline.output import GrowingArtifact, partial_path, publish_all
 from bitwright.pipeline.preparation import PREPARED, Preparation
@@ -263,15 +264,17 @@ def _record(plan: Plan, out: Path, layouts: tuple[FileLayout, ...], job: Job) ->
         except OSError as error:
             raise from_os_error(error, out / layout.name) from error
         files.append(ArtifactFile(name=layout.name, bytes=size, sha256=sha256_file(out / layout.name, start=start)))
+    records = tuple(record for unit in job.state.done for record in unit.tensors)
     return QuantRecord(
         plan=plan,
         calibration=plan.calibration,
         calibration_sha256=job.state.tokens_sha256,
-        tensors=tuple(record for unit in job.state.done for record in unit.tensors),
+        tensors=records,
         files=tuple(files),
         seconds=job.state.seconds,
         peak_memory_bytes=_peak_memory_bytes(),
         provenance=provenance(),
+        experts=expert_coverage(plan, records),
     )
 
 

@@ -48,10 +48,8 @@ def experts_in(name: str) -> int:
     return int(found[1]) if found else 0
 
 
-def write_invented(path: Path, spec: tuple) -> None:
-    experts = experts_in(path.stem)
-    architecture, layers, hidden, heads, kv_heads, width, inner, tied = spec
-    writer = gguf.GGUFWriter(str(path), architecture)
+def write_keys(writer: gguf.GGUFWriter, spec: tuple, experts: int) -> None:
+    architecture, layers, hidden, heads, kv_heads, width, inner, _ = spec
     writer.add_block_count(layers)
     writer.add_context_length(128)
     writer.add_embedding_length(hidden)
@@ -74,6 +72,13 @@ def write_invented(path: Path, spec: tuple) -> None:
     if architecture == "phi3":
         writer.add_rope_scaling_orig_ctx_len(128)
         writer.add_rope_dimension_count(width)
+
+
+def write_invented(path: Path, spec: tuple) -> None:
+    experts = experts_in(path.stem)
+    architecture, layers, hidden, heads, kv_heads, width, inner, tied = spec
+    writer = gguf.GGUFWriter(str(path), architecture)
+    write_keys(writer, spec, experts)
 
     def add(name: str, *shape: int) -> None:
         writer.add_tensor(name, np.zeros(shape, np.float16 if len(shape) > 1 else np.float32))

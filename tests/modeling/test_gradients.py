@@ -8,13 +8,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from bitwright.core.protocols import SILENT
-from bitwright.facts.families import LINEARS
+from bitwright.facts.families import FAMILIES, LINEARS
 from bitwright.formats.checkpoint import CheckpointSource
 from bitwright.modeling.gradients import block_gradients, head_gradients
 from bitwright.modeling.walk import Walker
 from bitwright.pipeline import sensitivity
 from bitwright.pipeline.sensitivity import take_sensitivities
-from checkpoints import write_checkpoint
+from checkpoints import MIXTURES, write_checkpoint
 
 
 @pytest.fixture
@@ -50,7 +50,9 @@ def whole_model_inputs(folder: Path, tokens: torch.Tensor) -> dict[str, torch.Te
     return found
 
 
-def test_both_ways_agree(folder: Path) -> None:
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3_text", "phi3"])
+def test_both_ways_agree(tmp_path: Path, family: str) -> None:
+    folder = write_checkpoint(tmp_path / "model", family, dtype="F32", layers=3)
     tokens = torch.randint(0, 320, (4, 16), generator=torch.Generator().manual_seed(1))
     expected = whole_model_gradients(folder, tokens)
     walker = Walker(CheckpointSource(folder))
@@ -64,7 +66,7 @@ def test_both_ways_agree(folder: Path) -> None:
     gradients = list(torch.cat(gradients).split(2))
     for index in reversed(range(walker.layers)):
         gradients, weights = block_gradients(walker, index, hidden[index].split(2), gradients)
-        for group, modules in LINEARS.items():
+        for group, modules in FAMILIES[family].linears.items():
             squares = [expected[f"model.layers.{index}.{module}"].square() for module in modules]
             tokens_N = torch.stack([square.mean(1) for square in squares]).mean(0)
             np.testing.assert_allclose(weights.tokens[group], tokens_N, rtol=2e-3, atol=1e-9)
@@ -112,3 +114,22 @@ def test_an_interrupted_pass_ends_with_the_same_weights(
             for group in LINEARS:
                 np.testing.assert_array_equal(again.block(index).tokens[group], whole.block(index).tokens[group])
         assert not list((work / sensitivity.FOLDER).glob("*.npy"))
+
+
+@pytest.mark.parametrize("family", MIXTURES)
+def test_gradients_pass_through_routed_experts(tmp_path: Path, family: str) -> None:
+    folder = write_checkpoint(tmp_path / "model", family, dtype="F32", layers=1)
+    tokens = torch.randint(0, 320, (4, 16), generator=torch.Generator().manual_seed(1))
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    walker = Walker(CheckpointSource(folder))
+    hidden = walker.embed(tokens)
+    above = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(2))
+    leaf = hidden.clone().requires_grad_()
+    positions = torch.arange(16)[None]
+    out = model.model.layers[0](leaf, position_embeddings=model.model.rotary_emb(leaf, positions))
+    (out[0] if isinstance(out, tuple) else out).backward(above)
+    back, weights = block_gradients(walker, 0, hidden.split(2), above.split(2))
+    torch.testing.assert_close(torch.cat(back), leaf.grad, rtol=1e-3, atol=1e-5)
+    assert len(weights.rows) == 4 + 3 * (4 + (family == "qwen2_moe"))
+    assert not any(name.startswith("experts") for name in weights.tokens)
+    assert all(np.isfinite(values).all() for values in (*weights.squares.values(), *weights.rows.values()))

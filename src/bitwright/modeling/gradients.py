@@ -86,7 +86,7 @@ def head_gradients(
                 logits_NV.backward(gradient_NV)  # type: ignore[no-untyped-call]
             assert leaf_NH.grad is not None
             parts.append(leaf_NH.grad)
-            square_NV = gradient_NV.square_()
+            square_NV = walker.before_cap(gradient_NV, logits_NV.detach()).square()
             tokens.append(square_NV.mean(dim=1))
             rows_V = rows_V + square_NV.sum(dim=0)
             squares_H = squares_H + (walker.normed(part_NH).square() * tokens[-1][:, None]).sum(dim=0)

@@ -163,6 +163,10 @@ class Walker:
         logits = differentiable_linear(inputs, self._head_VH)
         return logits if self._cap is None else torch.tanh(logits / self._cap) * self._cap
 
+    def before_cap(self, gradient: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """The gradient at the head's own output, from that at the `logits`, which some families cap."""
+        return gradient if self._cap is None else gradient * (1 - (logits / self._cap).square())
+
 
 def _skeleton(config: dict[str, Any]) -> Any:
     from_config = {key: value for key, value in config.items() if key not in ("quantization_config", "auto_map")}

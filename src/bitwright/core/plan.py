@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from bitwright.core.documents import Document, Record
-from bitwright.core.schemes import WeightScheme
+from bitwright.core.schemes import MinifloatScheme, WeightScheme
 
 ArtifactFormat = Literal["gguf", "compressed-tensors", "gptq", "gptq_v2", "awq", "bitsandbytes"]
 Method = Literal["gptq", "awq", "smoothquant", "rtn"]
@@ -145,5 +145,11 @@ class Plan(Document, frozen=True, kw_only=True):
 
     @property
     def scales_columns(self) -> bool:
-        """Whether columns are scaled before they are rounded, and norms rewritten (AWQ, SmoothQuant)."""
-        return self.method in ("awq", "smoothquant") or (self.method == "gptq" and self.effort != "fast")
+        """Whether columns are scaled before they are rounded, and norms rewritten (AWQ, SmoothQuant).
+
+        GPTQ leaves 8-bit floats alone: their step follows each value, and scaling them raised KL (docs/log.md).
+        """
+        if self.method != "gptq":
+            return self.method in ("awq", "smoothquant")
+        kinds = (entry.scheme for entry in self.tensors if isinstance(entry.scheme, MinifloatScheme))
+        return self.effort != "fast" and all(scheme.element == "e2m1" for scheme in kinds)

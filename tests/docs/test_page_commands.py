@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from checkpoints import write_checkpoint
 from command_line import run_main
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +69,13 @@ def write_adapter(folder: Path) -> None:
     save_file(tensors, folder / "adapter" / "adapter_model.safetensors")
 
 
-NEEDS: dict[str, Callable[[Path], None]] = {"lora": write_adapter}
+def write_mixture(folder: Path) -> None:
+    """A tiny random Mixtral and a text."""
+    write_checkpoint(folder / "Mixtral-8x7B", family="mixtral", hidden=256, intermediate=256, context=512)
+    (folder / "notes.txt").write_text("The quick brown fox jumps over the lazy dog. " * 2000)
+
+
+NEEDS: dict[str, Callable[[Path], None]] = {"lora": write_adapter, "moe": write_mixture}
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import os
 import platform
-from importlib import metadata
 
 from bitwright.core.records import Provenance
 
@@ -14,12 +13,8 @@ LIBRARIES = ("torch", "transformers", "numpy", "numba", "gguf", "compressed-tens
 
 def provenance() -> Provenance:
     """Describe this process. Libraries that are not installed are left out."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+    versions = {name: _installed(name) for name in LIBRARIES}
+    found = {name: number for name, number in versions.items() if number is not None}
     return Provenance(
         bitwright=version(),
         python=platform.python_version(),
@@ -32,7 +27,14 @@ def provenance() -> Provenance:
 
 def version() -> str:
     """Version of bitwright itself."""
+    return _installed("bitwright") or "0+unknown"
+
+
+def _installed(name: str) -> str | None:
+    # metadata brings the parser of mail headers with it: a tenth of the time of `--help`, which needs no version
+    from importlib import metadata
+
     try:
-        return metadata.version("bitwright")
+        return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return "0+unknown"
+        return None

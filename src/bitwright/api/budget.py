@@ -54,11 +54,14 @@ def share_out(
     from bitwright.planner.budget import Option, allocate
     from bitwright.planner.build import with_types
 
-    fixed = plan.file_bytes - sum(entry.bytes for entry in plan.tensors if len(budget_schemes(entry)) > 1)
-    if target_bytes <= fixed:
+    offered = {entry.name: [size for _, size in budget_schemes(entry)] for entry in plan.tensors}
+    fixed = plan.file_bytes - sum(entry.bytes for entry in plan.tensors if len(offered[entry.name]) > 1)
+    smallest = fixed + sum(min(sizes) for sizes in offered.values() if len(sizes) > 1)
+    if target_bytes < smallest:  # sizes follow from shapes: said before minutes of measurement
         raise UsageError(
-            f"the parts that cannot be chosen take {format_bytes(fixed)}, the budget is {format_bytes(target_bytes)}",
-            hint="ask for a larger --target-size",
+            f"with the smallest types the file takes {format_bytes(smallest)}, the budget is "
+            f"{format_bytes(target_bytes)}",
+            hint=f"ask for --target-size {-(-smallest // 10**6)}MB or more, or use a smaller model",
         )
     table = _costs(plan, out, model, lora, progress)
     by_name = {tensor.name: tensor.options for tensor in table.tensors}

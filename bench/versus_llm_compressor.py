@@ -72,7 +72,7 @@ def peer_artifact(arguments: argparse.Namespace, windows: list[list[int]]) -> tu
 
 def decoded_by_bitwright(folder: Path) -> PreTrainedModel:
     """A float32 model with the weights as bitwright's own reader gives them."""
-    from bitwright.formats.ct_reader import CompressedTensorsSource
+    from bitwright.formats.compressed.reader import CompressedTensorsSource
 
     source = CompressedTensorsSource(folder)
     config = AutoConfig.from_pretrained(folder)

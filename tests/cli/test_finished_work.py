@@ -70,7 +70,7 @@ def test_a_twin_that_a_kill_left_is_removed_by_the_next_call(keep: bool, mine: P
 def test_a_verdict_that_cannot_be_left_in_the_artifact_is_returned(
     mine: Path, tiny: Path, judged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bitwright.formats.gguf_summary.embed_summary", refuse)
+    monkeypatch.setattr("bitwright.formats.ggml.summary.embed_summary", refuse)
     talk = Talk()
     record = api.validate(mine, tiny, texts=[judged], windows=2, length=32, progress=talk)
     assert record.verdict in ("PASS", "FAIL", "INCONCLUSIVE")

@@ -14,11 +14,11 @@ from packed_models import SMALL, random_qtensor, write_artifact
 from bitwright.core.plan import ArtifactFormat, CalibrationPlan, DeviceFacts, Memory, Plan, TensorPlan
 from bitwright.core.schemes import CodebookScheme, FloatScheme, Int8RowScheme, IntScheme, QuantScheme
 from bitwright.facts.packed_tensors import parts_of
-from bitwright.formats.awq_writer import AwqWriter
-from bitwright.formats.bnb_writer import BitsandbytesWriter
 from bitwright.formats.checkpoint import CheckpointSource
-from bitwright.formats.compressed_tensors import CompressedTensorsWriter
-from bitwright.formats.gptq_writer import GptqWriter
+from bitwright.formats.compressed.writer import CompressedTensorsWriter
+from bitwright.formats.packed.awq_writer import AwqWriter
+from bitwright.formats.packed.bnb_writer import BitsandbytesWriter
+from bitwright.formats.packed.gptq_writer import GptqWriter
 from bitwright.quantize.codebook import quantize_codebook, quantize_int8_rows
 from bitwright.tensors.qtensor import QTensor
 

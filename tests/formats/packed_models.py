@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bitwright.core.plan import CalibrationPlan, DeviceFacts, Memory, ModelFacts, Plan, TensorFacts, TensorPlan
 from bitwright.core.schemes import FloatScheme, IntScheme, WeightScheme
 from bitwright.formats.checkpoint import CheckpointSource
-from bitwright.formats.compressed_tensors import CompressedTensorsWriter
+from bitwright.formats.compressed.writer import CompressedTensorsWriter
 from bitwright.formats.layout import ArtifactWriter
 from bitwright.tensors.qtensor import QTensor
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from bitwright.core.errors import InputError
 from bitwright.formats.checkpoint import CheckpointSource
-from bitwright.formats.safetensors_file import check_finite
+from bitwright.formats.folders.safetensors_file import check_finite
 from checkpoints import random_weights, tensor_shapes, write_checkpoint, write_weights
 
 NAME = "model.layers.1.mlp.up_proj.weight"

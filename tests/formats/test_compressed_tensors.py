@@ -16,9 +16,9 @@ from bitwright.core.errors import InputError, UnsupportedError
 from bitwright.core.plan import TensorPlan
 from bitwright.core.schemes import FloatScheme, GgmlScheme, IntScheme
 from bitwright.formats.checkpoint import CheckpointSource
-from bitwright.formats.compressed_tensors import CompressedTensorsWriter
-from bitwright.formats.ct_encode import is_exact
-from bitwright.formats.quantization_config import quantization_config
+from bitwright.formats.compressed.encode import is_exact
+from bitwright.formats.compressed.writer import CompressedTensorsWriter
+from bitwright.formats.folders.quantization_config import quantization_config
 from checkpoints import write_checkpoint
 
 W4 = IntScheme(bits=4, group_size=32)

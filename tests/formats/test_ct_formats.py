@@ -18,10 +18,10 @@ from bitwright.core.protocols import RoundsInputs
 from bitwright.core.schemes import FloatScheme, InputRounding, IntScheme, MinifloatScheme
 from bitwright.facts.compressed_types import COMPRESSED_TYPES, LinearScheme
 from bitwright.formats.checkpoint import CheckpointSource
-from bitwright.formats.compressed_tensors import CompressedTensorsWriter
-from bitwright.formats.ct_reader import CompressedTensorsSource
+from bitwright.formats.compressed.reader import CompressedTensorsSource
+from bitwright.formats.compressed.writer import CompressedTensorsWriter
+from bitwright.formats.folders.quantization_config import format_of, quantization_config
 from bitwright.formats.packing import padded_words_for
-from bitwright.formats.quantization_config import format_of, quantization_config
 from bitwright.quantize.solve import Statistics, solve
 from bitwright.tensors.qtensor import QTensor
 from checkpoints import write_checkpoint

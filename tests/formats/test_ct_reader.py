@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from bitwright.core.errors import InputError, UnsupportedError
 from bitwright.core.schemes import IntScheme
 from bitwright.formats.checkpoint import CheckpointSource
-from bitwright.formats.ct_reader import CompressedTensorsSource
+from bitwright.formats.compressed.reader import CompressedTensorsSource
 from bitwright.tensors.qtensor import QTensor
 from checkpoints import write_checkpoint
 

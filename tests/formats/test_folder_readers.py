@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from bitwright.core.errors import BitwrightError, EnvironmentFault, InputError, UnsupportedError
 from bitwright.core.schemes import CodebookScheme, Int8RowScheme, QuantScheme
-from bitwright.formats import bnb_reader
-from bitwright.formats.gptq_reader import GptqSource
+from bitwright.formats.packed import bnb_reader
+from bitwright.formats.packed.gptq_reader import GptqSource
 from bitwright.formats.sniff import open_source, sniff
 from bitwright.tensors.qtensor import QTensor
 from checkpoints import write_checkpoint

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from bitwright.core.errors import InputError, UnsupportedError
 from bitwright.core.schemes import GGML_BLOCKS, GgmlScheme
-from bitwright.formats.gguf_blocks import pack, unpack
-from bitwright.formats.gguf_codec import BlockCodec
+from bitwright.formats.ggml.blocks import pack, unpack
+from bitwright.formats.ggml.codec import BlockCodec
 from bitwright.tensors.qtensor import QTensor
 
 TYPES = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4"]

@@ -18,12 +18,12 @@ from bitwright.core.plan import CalibrationPlan, DeviceFacts, Memory, ModelFacts
 from bitwright.core.schemes import FloatScheme, GgmlScheme, IntScheme
 from bitwright.facts.families import gguf_name
 from bitwright.facts.model import model_facts
-from bitwright.formats.gguf_blocks import unpack
-from bitwright.formats.gguf_file import GgufWriter
-from bitwright.formats.gguf_metadata import rope_parameters
-from bitwright.formats.gguf_names import permutation
-from bitwright.formats.gguf_reader import GgufSource, describe
-from bitwright.formats.gguf_summary import embed_summary, open_gguf, read_summary, slot, tensor_data_sha256
+from bitwright.formats.ggml.blocks import unpack
+from bitwright.formats.ggml.file import GgufWriter
+from bitwright.formats.ggml.metadata import rope_parameters
+from bitwright.formats.ggml.names import permutation
+from bitwright.formats.ggml.reader import GgufSource, describe
+from bitwright.formats.ggml.summary import embed_summary, open_gguf, read_summary, slot, tensor_data_sha256
 from checkpoints import write_checkpoint
 
 LLAMA3 = {

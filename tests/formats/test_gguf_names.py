@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bitwright.core.errors import UnsupportedError
 from bitwright.core.plan import ExpertFacts
 from bitwright.facts.families import FAMILIES, gguf_name
-from bitwright.formats.gguf_names import inverse_permutation, permutation, rotary_heads, to_gguf, to_hugging_face
+from bitwright.formats.ggml.names import inverse_permutation, permutation, rotary_heads, to_gguf, to_hugging_face
 from checkpoints import EXPERTS, tensor_shapes
 
 

@@ -11,8 +11,8 @@ import pytest
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from bitwright.core.errors import InputError, UnsupportedError
-from bitwright.formats.gguf_pretokenizer import RULES, pre_tokenizer
-from bitwright.formats.gguf_tokenizer import add_tokenizer
+from bitwright.formats.ggml.pretokenizer import RULES, pre_tokenizer
+from bitwright.formats.ggml.tokenizer import add_tokenizer
 from checkpoints import CHAT_TEMPLATE, SPECIAL_TOKENS, write_tokenizer
 
 LLAMA3 = (

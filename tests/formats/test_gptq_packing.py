@@ -10,7 +10,7 @@ from compressed_tensors.entrypoints.convert.converters.autoawq import AutoAWQCon
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitwright.formats import awq_packing, gptq_packing
+from bitwright.formats.packed import awq_packing, gptq_packing
 
 BITS = [2, 3, 4, 8]
 seeds = st.integers(0, 2**32 - 1)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bitwright.core.errors import BitwrightError, InputError, MismatchError
 from bitwright.core.plan import TensorPlan
 from bitwright.core.schemes import GgmlScheme
-from bitwright.formats.imatrix import Entry, ImportanceMatrix, importances, read_imatrix, write_imatrix
+from bitwright.formats.ggml.imatrix import Entry, ImportanceMatrix, importances, read_imatrix, write_imatrix
 
 NAME = "blk.0.attn_q.weight"
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from bitwright import api
 from bitwright.core.errors import BitwrightError, InputError, MismatchError, UnsupportedError
 from bitwright.core.plan import CalibrationPlan
-from bitwright.formats.lora import LoraSource
+from bitwright.formats.adapters.lora import LoraSource
 from bitwright.formats.original import open_original
 from bitwright.formats.sniff import gguf_file
 from checkpoints import write_checkpoint

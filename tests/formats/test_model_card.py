@@ -10,7 +10,7 @@ from packed_models import plan_for
 
 from bitwright.core.errors import BitwrightError
 from bitwright.core.schemes import IntScheme
-from bitwright.formats.model_card import BEGIN, END, embed_summary, model_card, read_summary
+from bitwright.formats.folders.model_card import BEGIN, END, embed_summary, model_card, read_summary
 from model_shapes import shaped_facts
 
 PLAN = plan_for(shaped_facts(), IntScheme(bits=4, group_size=128))

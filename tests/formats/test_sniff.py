@@ -12,7 +12,7 @@ from packed_models import SMALL, build_artifact
 from bitwright.core.errors import BitwrightError, InputError, UnsupportedError
 from bitwright.core.schemes import IntScheme
 from bitwright.formats.checkpoint import CheckpointSource
-from bitwright.formats.ct_reader import CompressedTensorsSource
+from bitwright.formats.compressed.reader import CompressedTensorsSource
 from bitwright.formats.sniff import gguf_file, open_source, sniff
 from checkpoints import write_checkpoint
 

@@ -16,7 +16,7 @@ from bitwright.facts.families import LINEARS
 from bitwright.facts.model import model_facts
 from bitwright.facts.thresholds import thresholds
 from bitwright.formats.checkpoint import CheckpointSource
-from bitwright.formats.ct_reader import CompressedTensorsSource
+from bitwright.formats.compressed.reader import CompressedTensorsSource
 from bitwright.modeling.walk import Walker
 from bitwright.pipeline.run import quantize
 from bitwright.planner.build import make_plan

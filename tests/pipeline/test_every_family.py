@@ -13,7 +13,7 @@ from bitwright.facts.blocks import fused_modules
 from bitwright.facts.families import FAMILIES, expert_of
 from bitwright.facts.model import model_facts
 from bitwright.formats.checkpoint import CheckpointSource
-from bitwright.formats.ct_reader import CompressedTensorsSource
+from bitwright.formats.compressed.reader import CompressedTensorsSource
 from bitwright.formats.sniff import open_source
 from bitwright.modeling.walk import Walker
 from bitwright.pipeline.run import quantize

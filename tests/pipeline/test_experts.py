@@ -12,9 +12,9 @@ from bitwright.core.errors import UnsupportedError
 from bitwright.core.plan import CalibrationPlan, Plan
 from bitwright.facts.families import FAMILIES, expert_of, gguf_tensor
 from bitwright.facts.model import model_facts
-from bitwright.formats.ct_reader import CompressedTensorsSource
-from bitwright.formats.gguf_reader import GgufSource
-from bitwright.formats.imatrix import read_imatrix
+from bitwright.formats.compressed.reader import CompressedTensorsSource
+from bitwright.formats.ggml.imatrix import read_imatrix
+from bitwright.formats.ggml.reader import GgufSource
 from bitwright.formats.sniff import gguf_file
 from bitwright.modeling.walk import Walker
 from bitwright.pipeline.expert_inputs import blended

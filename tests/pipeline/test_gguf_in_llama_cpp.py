@@ -12,7 +12,7 @@ from bitwright.engines.llamacpp import LlamaCppServer
 from bitwright.facts.families import FAMILIES
 from bitwright.facts.model import model_facts
 from bitwright.formats.checkpoint import CheckpointSource
-from bitwright.formats.gguf_reader import GgufSource
+from bitwright.formats.ggml.reader import GgufSource
 from bitwright.modeling.walk import Walker
 from bitwright.pipeline.run import quantize
 from bitwright.planner.build import make_plan

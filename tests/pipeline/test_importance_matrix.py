@@ -14,8 +14,8 @@ from bitwright.api.making import calibration_plan
 from bitwright.calibration.corpora import windows_from_files
 from bitwright.core.errors import MismatchError, UsageError
 from bitwright.facts.families import HEAD, gguf_name
-from bitwright.formats.gguf_reader import GgufSource
-from bitwright.formats.imatrix import Entry, ImportanceMatrix, read_imatrix, write_imatrix
+from bitwright.formats.ggml.imatrix import Entry, ImportanceMatrix, read_imatrix, write_imatrix
+from bitwright.formats.ggml.reader import GgufSource
 from bitwright.formats.sniff import gguf_file
 from checkpoints import write_checkpoint
 from command_line import text_file

@@ -18,8 +18,8 @@ from bitwright.core.errors import EnvironmentFault, InputError, MismatchError, U
 from bitwright.core.plan import CalibrationPlan, DeviceFacts, Plan
 from bitwright.facts.model import model_facts
 from bitwright.formats.checkpoint import CheckpointSource
-from bitwright.formats.ct_reader import CompressedTensorsSource
-from bitwright.formats.gguf_reader import GgufSource
+from bitwright.formats.compressed.reader import CompressedTensorsSource
+from bitwright.formats.ggml.reader import GgufSource
 from bitwright.modeling.walk import Walker
 from bitwright.pipeline import output
 from bitwright.pipeline.run import quantize

@@ -13,7 +13,7 @@ from bitwright.facts.blocks import block_folds, block_groups
 from bitwright.facts.families import BLOCK, FAMILIES, is_block_linear
 from bitwright.facts.model import model_facts
 from bitwright.formats.checkpoint import CheckpointSource
-from bitwright.formats.ct_reader import CompressedTensorsSource
+from bitwright.formats.compressed.reader import CompressedTensorsSource
 from bitwright.modeling.walk import Walker
 from bitwright.pipeline.rescale import rescale_block, smoothed_groups
 from bitwright.pipeline.run import quantize

@@ -16,8 +16,8 @@ from bitwright.core.units import GIB
 from bitwright.facts.compressed_types import COMPRESSED_TYPES
 from bitwright.facts.gguf_mixtures import PRESETS
 from bitwright.facts.model import model_facts
-from bitwright.formats.compressed_tensors import CompressedTensorsWriter
-from bitwright.formats.gguf_file import GgufWriter
+from bitwright.formats.compressed.writer import CompressedTensorsWriter
+from bitwright.formats.ggml.file import GgufWriter
 from bitwright.planner.build import make_plan
 from checkpoints import write_checkpoint
 from model_shapes import shaped_facts

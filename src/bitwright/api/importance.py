@@ -28,7 +28,7 @@ def imatrix(
     spec = calibration or calibration_plan((), 64, 512, 0)
     check_text(spec)
     folder, adapter = model_folder(model, progress=progress), adapter_folder(lora)
-    from bitwright.formats.imatrix import write_imatrix
+    from bitwright.formats.ggml.imatrix import write_imatrix
     from bitwright.formats.original import open_original
     from bitwright.pipeline.imatrix import measure
     from bitwright.pipeline.run import calibration_windows

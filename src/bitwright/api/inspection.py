@@ -28,7 +28,7 @@ def inspect(path: Path | str) -> Inspection:
 
 
 def _gguf(path: Path) -> Inspection:
-    from bitwright.formats.gguf_reader import describe
+    from bitwright.formats.ggml.reader import describe
 
     found = describe(path)
     return Inspection(
@@ -48,7 +48,7 @@ def _gguf(path: Path) -> Inspection:
 
 
 def _packed(folder: Path, kind: str) -> Inspection:
-    from bitwright.formats.model_card import read_summary
+    from bitwright.formats.folders.model_card import read_summary
     from bitwright.formats.sniff import open_source
 
     facts = open_source(folder).facts

@@ -31,7 +31,7 @@ WINDOWS, LENGTH = 32, 256
 DECODERS: dict[ArtifactFormat, str] = {
     "gguf": "gguf",
     "compressed-tensors": "compressed-tensors",
-    "gptq": "compressed-tensors",  # its unpacking; see formats/gptq_reader.py
+    "gptq": "compressed-tensors",  # its unpacking; see formats/packed/gptq_reader.py
     "awq": "compressed-tensors",
     "bitsandbytes": "bitsandbytes",
 }
@@ -136,7 +136,7 @@ def windows_of(
 def files_of(place: Path, kind: ArtifactFormat) -> tuple[ArtifactFile, ...]:
     """The weight files as they are now, hashed."""
     if kind == "gguf":
-        from bitwright.formats.gguf_summary import tensor_data_sha256
+        from bitwright.formats.ggml.summary import tensor_data_sha256
 
         return (ArtifactFile(name=place.name, bytes=place.stat().st_size, sha256=tensor_data_sha256(place)),)
     return tuple(
@@ -152,11 +152,11 @@ def embed(record: ValidationRecord, place: Path, kind: ArtifactFormat) -> None:
     if made_here(place) is None:
         return
     if kind == "gguf":
-        from bitwright.formats.gguf_summary import embed_summary
+        from bitwright.formats.ggml.summary import embed_summary
 
         embed_summary(place, summary(record))
     else:
-        from bitwright.formats.model_card import embed_summary as embed_in_card
+        from bitwright.formats.folders.model_card import embed_summary as embed_in_card
 
         embed_in_card(place, model_card_section(record))
 

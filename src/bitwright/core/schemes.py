@@ -43,7 +43,7 @@ GGML_FLOATS = ("F32", "F16", "BF16")
 INT_BITS = (2, 3, 4, 5, 6, 7, 8)
 NV_GROUP, MX_GROUP, FP8_BLOCK = 16, 32, 128  # inputs per scale; FP8_BLOCK counts outputs too
 
-BNB_STATE_BYTES = 256  # room for the JSON that bitsandbytes keeps beside a matrix (formats/bnb_writer.py)
+BNB_STATE_BYTES = 256  # room for the JSON that bitsandbytes keeps beside a matrix (formats/packed/bnb_writer.py)
 
 MinifloatElement = Literal["e4m3", "e5m2", "e2m1"]
 MinifloatScaling = Literal["tensor", "channel", "block", "nv", "mx"]

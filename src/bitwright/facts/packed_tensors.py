@@ -1,7 +1,7 @@
 """What GPTQ, AWQ and bitsandbytes folders hold for every planned tensor: names, types and shapes.
 
 The planner counts bytes with it and the writers place bytes by it, so that a predicted size is the size. The layouts
-are described where they are written: formats/gptq_writer.py, awq_writer.py, bnb_writer.py.
+are described where they are written: formats/packed/gptq_writer.py, awq_writer.py, bnb_writer.py.
 
 Not here: compressed-tensors, shards and headers (stored_tensors.py).
 """

@@ -12,7 +12,7 @@ The planner counts bytes with it and the writer places bytes by it, so that a pr
     mxfp8-quantized        weight F8_E4M3 [O, I]       weight_scale U8 [O, I/32]
     static activations     input_scale [1]; NVFP4: input_global_scale F32 [1]
 
-Not here: the values (formats/ct_encode.py).
+Not here: the values (formats/compressed/encode.py).
 Sources: compressed-tensors 0.20, compressors/; safetensors 0.8, README.md "Format".
 """
 

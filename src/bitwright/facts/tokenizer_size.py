@@ -4,7 +4,7 @@ A header repeats the vocabulary: each token as 8 bytes of length and its UTF-8, 
 and its text; for small models this is over a percent of the file. Tokens up to `vocab` that the tokenizer does not have
 are written as `[PAD<n>]`.
 
-Not here: writing it (formats/gguf_tokenizer.py).
+Not here: writing it (formats/ggml/tokenizer.py).
 Source: ggml docs/gguf.md; llama.cpp conversion/base.py (get_vocab_base).
 """
 

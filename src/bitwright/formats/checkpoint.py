@@ -3,7 +3,7 @@
 Memory is one tensor plus the headers, whatever the size of the model: every load reads one range of one file and keeps
 nothing open.
 
-Not here: headers and config, and the checks on them (facts/), the container (safetensors_file.py).
+Not here: headers and config, and the checks on them (facts/), the container (folders/safetensors_file.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bitwright.core.errors import InputError
 from bitwright.core.plan import ModelFacts
 from bitwright.facts.checkpoint import read_checkpoint
 from bitwright.facts.model import facts_of
-from bitwright.formats.safetensors_file import locate, read_tensor
+from bitwright.formats.folders.safetensors_file import locate, read_tensor
 
 
 class CheckpointSource:

@@ -24,14 +24,14 @@ from bitwright.core.errors import InputError, UnsupportedError
 from bitwright.core.plan import ArtifactFormat, ModelFacts
 from bitwright.core.schemes import GGML_FLOATS, GROUP_SIZES, FloatDtype, FloatScheme, IntScheme
 from bitwright.facts.checkpoint import read_checkpoint
-from bitwright.formats.awq_reader import AwqSource
-from bitwright.formats.ct_reader import CompressedTensorsSource
-from bitwright.formats.gguf_blocks import unpack
-from bitwright.formats.gguf_names import inverse_permutation, rotary_heads
-from bitwright.formats.gguf_reader import GgufSource
-from bitwright.formats.gptq_reader import GptqSource
+from bitwright.formats.compressed.reader import CompressedTensorsSource
+from bitwright.formats.folders.safetensors_file import locate, read_tensor
+from bitwright.formats.ggml.blocks import unpack
+from bitwright.formats.ggml.names import inverse_permutation, rotary_heads
+from bitwright.formats.ggml.reader import GgufSource
+from bitwright.formats.packed.awq_reader import AwqSource
+from bitwright.formats.packed.gptq_reader import GptqSource
 from bitwright.formats.packing import unpack_rows, words_for
-from bitwright.formats.safetensors_file import locate, read_tensor
 from bitwright.formats.sniff import gguf_file, sniff
 from bitwright.tensors.qtensor import QTensor
 

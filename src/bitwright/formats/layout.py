@@ -4,7 +4,7 @@ Both containers that we write, GGUF and safetensors, are a header followed by te
 names, shapes and types alone. So the plan fixes the file: space is reserved at the start (a full disk is found before
 an hour of work), blocks are written in any order, and a resumed run fills the same bytes.
 
-Not here: what the header says (gguf_file.py, compressed_tensors.py), when to write (pipeline/).
+Not here: what the header says (ggml/file.py, compressed/writer.py), when to write (pipeline/).
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ from pathlib import Path
 from bitwright.core.errors import UnsupportedError
 from bitwright.core.protocols import WeightSource
 from bitwright.facts.checkpoint import is_gguf, read_config
+from bitwright.formats.adapters.lora import LoraSource
 from bitwright.formats.checkpoint import CheckpointSource
-from bitwright.formats.gguf_reader import GgufSource
-from bitwright.formats.lora import LoraSource
+from bitwright.formats.ggml.reader import GgufSource
 from bitwright.formats.sniff import gguf_file, open_source
 
 FLOAT_TYPES = ("F32", "F16", "BF16")

@@ -23,7 +23,7 @@ import numpy as np
 from bitwright.core.errors import UnsupportedError
 from bitwright.core.plan import ArtifactFormat
 from bitwright.core.schemes import GROUP_SIZES, FloatDtype, GgmlScheme, IntScheme, QuantScheme
-from bitwright.formats.gptq_packing import BITS as GPTQ_BITS
+from bitwright.formats.packed.gptq_packing import BITS as GPTQ_BITS
 from bitwright.tensors.qtensor import Array, Float32, QTensor
 
 GGML_GROUP = 32

@@ -18,12 +18,12 @@ from typing import Literal
 from bitwright.core.errors import InputError, UnsupportedError, from_os_error
 from bitwright.core.protocols import WeightSource
 from bitwright.facts.checkpoint import CONFIG, PICKLES, read_config
-from bitwright.formats.awq_reader import AwqSource
-from bitwright.formats.bnb_reader import BitsandbytesSource
 from bitwright.formats.checkpoint import CheckpointSource
-from bitwright.formats.ct_reader import CompressedTensorsSource
-from bitwright.formats.gguf_reader import GgufSource
-from bitwright.formats.gptq_reader import GptqSource
+from bitwright.formats.compressed.reader import CompressedTensorsSource
+from bitwright.formats.ggml.reader import GgufSource
+from bitwright.formats.packed.awq_reader import AwqSource
+from bitwright.formats.packed.bnb_reader import BitsandbytesSource
+from bitwright.formats.packed.gptq_reader import GptqSource
 
 Kind = Literal["gguf", "compressed-tensors", "gptq", "awq", "bitsandbytes", "checkpoint"]
 GGUF_MAGIC = b"GGUF"

@@ -38,7 +38,7 @@ from bitwright.core.schemes import FloatScheme, GgmlScheme, WeightScheme
 from bitwright.facts.families import FAMILIES, gguf_name, is_block_linear
 from bitwright.facts.packed_tensors import parts_of
 from bitwright.formats.coded import CodedSource
-from bitwright.formats.model_card import CARD_NAME, with_origin
+from bitwright.formats.folders.model_card import CARD_NAME, with_origin
 from bitwright.formats.recode import Losses, recode
 from bitwright.formats.sniff import open_source
 from bitwright.pipeline.output import GrowingArtifact, publish_all

@@ -3,7 +3,7 @@
 The model runs as it is, in float32, one decoder block in memory at a time; nothing is quantized. Sums are taken in
 float64. The output head is counted too (llama-imatrix does so only with --process-output): its input is the final norm.
 
-Not here: the file (formats/imatrix.py). Statistics of a model that is being quantized are taken on inputs that its
+Not here: the file (formats/ggml/imatrix.py). Statistics of a model that is being quantized are taken on inputs that its
 already quantized part produced (blocks.py), so they differ from these.
 Dimension key: W windows · T tokens · H hidden · I inputs
 """
@@ -20,7 +20,7 @@ from bitwright.calibration.corpora import TokenWindows
 from bitwright.core.errors import InputError
 from bitwright.core.protocols import SILENT, Progress, WeightSource
 from bitwright.facts.families import BLOCK, EMBEDDING, HEAD, gguf_name, gguf_tensor
-from bitwright.formats.imatrix import Entry, ImportanceMatrix
+from bitwright.formats.ggml.imatrix import Entry, ImportanceMatrix
 from bitwright.modeling.walk import Walker
 
 BATCH_TOKENS = 4096

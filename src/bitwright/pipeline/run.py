@@ -32,14 +32,14 @@ from bitwright.core.provenance import provenance
 from bitwright.core.records import ArtifactFile, QuantRecord, TensorRecord
 from bitwright.core.schemes import CodebookScheme, Int8RowScheme
 from bitwright.facts.families import BLOCK, EMBEDDING, FINAL_NORM, HEAD
-from bitwright.formats.awq_writer import AwqWriter
-from bitwright.formats.bnb_writer import BitsandbytesWriter
-from bitwright.formats.compressed_tensors import CompressedTensorsWriter
-from bitwright.formats.gguf_file import GgufWriter
-from bitwright.formats.gptq_writer import GptqWriter
-from bitwright.formats.imatrix import importances, read_imatrix
+from bitwright.formats.compressed.writer import CompressedTensorsWriter
+from bitwright.formats.ggml.file import GgufWriter
+from bitwright.formats.ggml.imatrix import importances, read_imatrix
 from bitwright.formats.layout import ArtifactWriter, FileLayout
 from bitwright.formats.original import open_original, other_weights
+from bitwright.formats.packed.awq_writer import AwqWriter
+from bitwright.formats.packed.bnb_writer import BitsandbytesWriter
+from bitwright.formats.packed.gptq_writer import GptqWriter
 from bitwright.modeling.walk import Walker
 from bitwright.pipeline.blocks import Workshop, is_float, quantize_block, quantize_head, write_tensor
 from bitwright.pipeline.coverage import expert_coverage

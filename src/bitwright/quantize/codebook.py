@@ -8,7 +8,7 @@ table of 65536 steps whose cells differ from the nearest level by up to 1.5e-5 o
 
 Blocks run across rows and share a mean, so a matrix is quantized whole and not in slabs. No statistics are used.
 
-Not here: levels and values (tensors/codebook_values.py), bytes (formats/bnb_writer.py).
+Not here: levels and values (tensors/codebook_values.py), bytes (formats/packed/bnb_writer.py).
 Dimension key: O outputs · I inputs · B blocks · S steps of the table
 Sources: bitsandbytes 0.50.2, backends/default/ops.py and csrc/cpu_ops.cpp (behaviour probed through its functions).
 """

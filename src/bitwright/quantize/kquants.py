@@ -9,7 +9,7 @@ integers of 4, 6 or 8 bits that multiply it. The search runs outside in:
      rounds is kept for each super-block.
 llama.cpp stops after one round of 2 and 3 without the neighbours (ggml-quants.c, make_qkx3_quants, make_qp_quants).
 
-Not here: error feedback on the codes (gptq.py), bytes (formats/gguf_blocks_256.py), codebooks (level_blocks.py).
+Not here: error feedback on the codes (gptq.py), bytes (formats/ggml/blocks_256.py), codebooks (level_blocks.py).
 Dimension key: O outputs · I inputs · N super-blocks per row · S sub-blocks per row
 """
 

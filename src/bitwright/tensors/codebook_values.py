@@ -12,7 +12,7 @@ NF4's levels are quantiles of the normal distribution as the library lists them.
 one of mantissa; its levels are those numbers over the largest. The 8-bit map spends its bits on the exponent first:
 decade by decade from 1e-6 to 1, twice as many evenly spaced means in each next one.
 
-Not here: choosing codes (quantize/codebook.py), bytes (formats/bnb_writer.py).
+Not here: choosing codes (quantize/codebook.py), bytes (formats/packed/bnb_writer.py).
 Sources: Dettmers et al. 2023, arXiv:2305.14314 (NF4, double quantization); Dettmers 2016, arXiv:1511.04561 (the 8-bit
 map); bitsandbytes 0.50, functional.py get_4bit_type and create_dynamic_map.
 """

@@ -1,0 +1,1 @@
+"""What all folders of the Hugging Face kind share."""

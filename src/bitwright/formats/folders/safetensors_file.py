@@ -1,0 +1,130 @@
+"""The safetensors container, both ways: a file planned to the byte, and one tensor read by its offset.
+
+    bytes 0..8       header length N, unsigned 64-bit little-endian
+    bytes 8..8+N     JSON: name → {dtype, shape, data_offsets: [begin, end)}, padded with spaces to 8 bytes
+    bytes 8+N..      tensor data, little-endian, row-major, without holes; offsets count from here
+
+Why not `safetensors.safe_open`: it maps the file, and mapped pages count as memory of this process until the map is
+closed; a plain read of one range keeps the peak at one tensor. The checks on values (NaN, infinity) are here too,
+because they need the file's name for their message.
+
+Not here: reading and distrusting headers (facts/checkpoint.py), which tensors there are (checkpoint.py,
+compressed/writer.py).
+Source: safetensors 0.8, README.md "Format" and safetensors/src/tensor.rs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bitwright.core.errors import InputError, from_os_error
+from bitwright.core.plan import TensorFacts
+from bitwright.facts.stored_tensors import StoredPart, header_bytes, placed
+from bitwright.formats.layout import FileLayout, Region
+
+TORCH_DTYPES: dict[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+ITEM_BYTES = {name: dtype.itemsize for name, dtype in TORCH_DTYPES.items()}
+CHECK_SLICE = 1 << 20  # elements
+CHECKED = ("F64", "F32", "F16", "BF16")  # kinds whose values must be finite
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StoredTensor(StoredPart):
+    """One entry of a header of a file that exists. `offset` counts from the start of the file."""
+
+    offset: int = 0
+
+
+def plan_file(name: str, tensors: Sequence[StoredPart], metadata: Mapping[str, str]) -> FileLayout:
+    """Place `tensors` in a file. Equal input, equal bytes."""
+    ordered = placed(tensors)
+    header = header_bytes(ordered, metadata)
+    regions, position = {}, len(header)
+    for part in ordered:
+        regions[part.name] = Region(offset=position, bytes=part.bytes)
+        position += part.bytes
+    return FileLayout(name=name, header=header, regions=regions, total_bytes=position, data_start=len(header))
+
+
+def locate(folder: Path, tensors: Iterable[TensorFacts]) -> dict[str, StoredTensor]:
+    """Where each tensor lies. `tensors` must be those of `facts.checkpoint.read_checkpoint`, all and in its order:
+    it has checked that they tile the data of each file from its first byte to its last."""
+    reached: dict[str, int] = {}
+    places = {}
+    for tensor in tensors:
+        begin = reached.get(tensor.file) or _data_start(folder / tensor.file)
+        places[tensor.name] = StoredTensor(name=tensor.name, dtype=tensor.dtype, shape=tensor.shape, offset=begin)
+        reached[tensor.file] = begin + tensor.bytes
+    return places
+
+
+def _data_start(path: Path) -> int:
+    try:
+        with open(path, "rb") as handle:
+            return 8 + int.from_bytes(handle.read(8), "little")
+    except OSError as error:
+        raise from_os_error(error, path) from error
+
+
+def read_tensor(path: Path, entry: StoredTensor) -> torch.Tensor:
+    """Read one tensor, in its stored type. Raises `InputError` if the file ends early or a float is not finite."""
+    raw = torch.empty(entry.bytes, dtype=torch.uint8)
+    try:
+        with open(path, "rb", buffering=0) as handle:
+            handle.seek(entry.offset)
+            got = _read_into(handle, memoryview(raw.numpy().data))
+    except OSError as error:
+        raise from_os_error(error, path) from error
+    if got != entry.bytes:
+        raise InputError(
+            f"`{path}` is truncated: `{entry.name}` ends after {got} of {entry.bytes} bytes",
+            hint="download or copy the file again",
+        )
+    tensor = raw.view(TORCH_DTYPES[entry.dtype]).reshape(entry.shape)
+    if entry.dtype in CHECKED:
+        check_finite(tensor, entry.name, path)
+    return tensor
+
+
+def _read_into(handle: Any, view: memoryview) -> int:
+    done = 0
+    while done < len(view) and (count := handle.readinto(view[done:])):
+        done += count
+    return done
+
+
+def check_finite(tensor: torch.Tensor, name: str, path: Path) -> None:
+    """Raise `InputError` with the count when the tensor holds NaN or infinity.
+
+    Least and greatest value carry NaN and infinity along, ten times faster than `isfinite`, which also makes several
+    temporaries; slices keep those small when there is something to count.
+    """
+    if not tensor.numel() or torch.isfinite(torch.stack(torch.aminmax(tensor))).all():
+        return
+    bad = sum(part.numel() - int(torch.isfinite(part).sum()) for part in torch.split(tensor.view(-1), CHECK_SLICE))
+    raise InputError(
+        f"`{name}` in `{path}` holds {bad} of {tensor.numel()} values that are NaN or infinite",
+        hint="the checkpoint is damaged, or its training diverged; it cannot be quantized",
+    )

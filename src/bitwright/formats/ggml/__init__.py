@@ -1,0 +1,1 @@
+"""GGUF files: container, blocks of codes, metadata, importance matrices."""

@@ -1,0 +1,1 @@
+"""Folders of packed integers or levels: GPTQ, AWQ, bitsandbytes."""

@@ -14,16 +14,16 @@ import shutil
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import torch
 
 from bitwright.calibration.corpora import TokenWindows, make_windows
-from bitwright.core.atomic import atomic_file, write_bytes
-from bitwright.core.errors import InputError, from_os_error
+from bitwright.core.atomic import write_bytes
+from bitwright.core.errors import from_os_error
 from bitwright.core.plan import Plan
 from bitwright.core.protocols import Progress, WeightSource
 from bitwright.core.provenance import version
 from bitwright.modeling.walk import Walker
+from bitwright.pipeline.sealed import load_array, save_array
 from bitwright.pipeline.sensitivity import Sensitivities, take_sensitivities
 
 PREPARED = ".prepared"
@@ -46,15 +46,11 @@ class Preparation:
             raise from_os_error(error, self.folder) from error
 
     def tokens(self) -> TokenWindows | None:
-        """The calibration tokens that were kept. Raises `InputError` when they cannot be read."""
+        """The calibration tokens that were kept. Raises `MismatchError` when they are not what was written."""
         path = self.folder / TOKENS
         if not path.exists():
             return None
-        try:
-            return make_windows("calibration", torch.from_numpy(np.load(path, allow_pickle=False)))
-        except (OSError, ValueError, EOFError) as error:
-            hint = f"remove `{self.folder}` to start anew"
-            raise InputError(f"`{path}` is damaged: {error}", hint=hint) from error
+        return make_windows("calibration", torch.from_numpy(load_array(path, self.folder)))
 
     def sensitivities(self, source: WeightSource, windows: TokenWindows, progress: Progress) -> Sensitivities:
         """Take them, go on with them, or open them."""
@@ -64,8 +60,7 @@ class Preparation:
             raise from_os_error(error, self.folder) from error
         write_bytes(self.folder / KEY, self._key)
         if not (self.folder / TOKENS).exists():
-            with atomic_file(self.folder / TOKENS) as handle:
-                np.save(handle, windows.tokens.numpy(), allow_pickle=False)
+            save_array(self.folder / TOKENS, windows.tokens.numpy())
         batch = max(1, BATCH_TOKENS // windows.tokens.shape[1])
         return take_sensitivities(self.folder, Walker(source), windows.tokens, batch=batch, progress=progress)
 

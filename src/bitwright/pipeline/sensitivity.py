@@ -12,15 +12,12 @@ Dimension key: W windows · T tokens · H hidden
 from __future__ import annotations
 
 import re
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bitwright.core.atomic import atomic_file
-from bitwright.core.errors import InputError
 from bitwright.core.protocols import Progress
 from bitwright.modeling.gradients import (
     BlockWeights,
@@ -31,6 +28,7 @@ from bitwright.modeling.gradients import (
     head_gradients,
 )
 from bitwright.modeling.walk import Walker
+from bitwright.pipeline.sealed import load_array, load_arrays, save_array, save_arrays
 
 FOLDER = "gradients"
 HEAD, EMBEDDING = "head.npz", "embedding.npz"
@@ -44,7 +42,7 @@ class Sensitivities:
         self._folder = folder
 
     def block(self, index: int) -> BlockWeights:
-        """Weights of block `index`. Raises `InputError` when the file is lost or damaged."""
+        """Weights of block `index`. Raises `MismatchError` when the file is lost or damaged."""
         arrays = _load_all(_block_path(self._folder, index))
         parts: dict[str, dict[str, NDArray[np.float32]]] = {"tokens": {}, "rows": {}, "squares": {}}
         for key, values in arrays.items():
@@ -100,7 +98,7 @@ def _backward(folder: Path, walker: Walker, batch: int, progress: Progress) -> N
         last = folder / f"hidden-{walker.layers:04d}.npy"
         generator = torch.Generator().manual_seed(SEED)
         gradients, head = head_gradients(walker, torch.split(_load(last), batch), generator)
-        _save_all(folder / HEAD, {"tokens": head.tokens, "rows": head.rows, "squares": head.squares})
+        save_arrays(folder / HEAD, {"tokens": head.tokens, "rows": head.rows, "squares": head.squares})
         _save(folder / f"gradient-{walker.layers:04d}.npy", torch.cat(gradients), exact=True)
         last.unlink()
         at = walker.layers
@@ -113,8 +111,8 @@ def _backward(folder: Path, walker: Walker, batch: int, progress: Progress) -> N
         back, weights = block_gradients(walker, index, hidden, torch.split(_load(path), batch))
         if index == 0:
             embedding = embedding_weights(back, walker.embedding_scale)
-            _save_all(folder / EMBEDDING, {"tokens": embedding.tokens, "columns": embedding.columns})
-        _save_all(_block_path(folder, index), _named(weights))
+            save_arrays(folder / EMBEDDING, {"tokens": embedding.tokens, "columns": embedding.columns})
+        save_arrays(_block_path(folder, index), _named(weights))
         if index:
             _save(folder / f"gradient-{index:04d}.npy", torch.cat(back), exact=True)
         path.unlink()
@@ -145,33 +143,13 @@ def _number(path: Path) -> int:
 
 
 def _save(path: Path, values: torch.Tensor, *, exact: bool = False) -> None:
-    stored = values.numpy() if exact else values.bfloat16().view(torch.int16).numpy()
-    with atomic_file(path) as handle:
-        np.save(handle, stored, allow_pickle=False)
+    save_array(path, values.numpy() if exact else values.bfloat16().view(torch.int16).numpy())
 
 
 def _load(path: Path) -> torch.Tensor:
-    try:
-        stored = torch.from_numpy(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise _damaged(path, error) from error
+    stored = torch.from_numpy(load_array(path, path.parent.parent))
     return stored.view(torch.bfloat16).float() if stored.dtype == torch.int16 else stored
 
 
-def _save_all(path: Path, arrays: dict[str, NDArray[np.float32]]) -> None:
-    with atomic_file(path) as handle:
-        np.savez(handle, **arrays)  # type: ignore[arg-type]
-
-
 def _load_all(path: Path) -> dict[str, NDArray[np.float32]]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(
-        f"`{path}` of an unfinished run cannot be read: {error}", hint=f"remove `{path.parent.parent}` to start anew"
-    )
+    return load_arrays(path, path.parent.parent)

@@ -23,6 +23,7 @@ ANEW = {
     "awq": "--format awq --group-size 128",
     "bitsandbytes": "--format bitsandbytes --type NF4",
     "gguf": "--format gguf --type Q4_K_M",
+    "safetensors": "--format safetensors --type BF16",
 }
 
 
@@ -50,6 +51,8 @@ def convert(artifact: Path | str, format: str, out: Path, *, progress: Progress 
             raise UnsupportedError(f"`{artifact}` is {format} already")
         if wanted == "bitsandbytes":
             raise UnsupportedError("bitsandbytes' levels are no integers")
+        if wanted == "safetensors":
+            raise UnsupportedError("a plain folder holds floats, no integers")
         tensors = planned_tensors(source, wanted, progress)
     except UnsupportedError as error:
         original = made.plan.model.path if made is not None else "MODEL"

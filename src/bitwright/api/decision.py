@@ -33,13 +33,15 @@ def make_plan(
     symmetric: bool = True,
     calibration: CalibrationPlan | None = None,
     context: int = CONTEXT,
+    saturate: bool = False,
     progress: Progress = SILENT,
 ) -> Plan:
     """Decide what becomes of every tensor of `model`; what is not given is chosen by use case and device.
 
     `group_size` `None` is one scale per output channel; `lora` is the folder of an adapter that is merged into the
-    model as it is read. Raises `InputError` for a damaged checkpoint, `UsageError` for
-    a request that cannot be, `EnvironmentFault` when nothing that may be chosen fits in memory.
+    model as it is read; with `saturate`, values beyond F16's range become its largest.
+    Raises `InputError` for a damaged checkpoint, `UsageError` for a request that cannot be, `EnvironmentFault` when
+    nothing that may be chosen fits in memory.
     """
     from bitwright.facts.hardware import find_device
     from bitwright.planner.build import make_plan as build
@@ -74,6 +76,7 @@ def make_plan(
         symmetric=symmetric,
         calibration=calibration,
         context=context,
+        saturate=saturate,
     )
 
 
@@ -116,7 +119,7 @@ def what_differs(begun: Plan, plan: Plan) -> str | None:
     """The first thing in which two plans ask for different artifacts, or `None`; places and memory do not count."""
     if begun.model.fingerprint != plan.model.fingerprint:
         return f"the model was {begun.model.path}, now it is {plan.model.path}"
-    for field in ("format", "type", "method", "effort", "use_case", "calibration"):
+    for field in ("format", "type", "method", "effort", "use_case", "saturate", "calibration"):
         before, now = getattr(begun, field), getattr(plan, field)
         if before != now and _short(before) == _short(now):
             return f"the content of {field} {_short(now)} has changed"

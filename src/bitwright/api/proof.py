@@ -34,6 +34,7 @@ DECODERS: dict[ArtifactFormat, str] = {
     "gptq": "compressed-tensors",  # its unpacking; see formats/packed/gptq_reader.py
     "awq": "compressed-tensors",
     "bitsandbytes": "bitsandbytes",
+    "safetensors": "torch",
 }
 QUANT_FILE = "quant.json"
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from bitwright.engines.server import EngineServer
 
 CONTEXT = 4096
+QUANT_FILE = "quant.json"
 QUESTION = "Name three things that bees make or do."
 
 
@@ -46,6 +47,8 @@ def locate(path: Path) -> tuple[Path, ArtifactFormat]:
     from bitwright.formats.sniff import gguf_file, sniff
 
     kind = sniff(path)
+    if kind == "checkpoint" and (path / QUANT_FILE).exists():
+        return path, "safetensors"  # cast by us
     if kind == "checkpoint":
         raise UsageError(
             f"`{path}` is a float checkpoint, an artifact was expected",

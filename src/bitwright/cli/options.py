@@ -36,14 +36,15 @@ UseCase = Annotated[
         "--use-case", metavar="USE", help="chat, code, medical-legal or summarization; sets types and thresholds."
     ),
 ]
+FORMATS = "gguf, compressed-tensors, gptq, gptq_v2, awq, bitsandbytes or safetensors (plain floats)."
 Format = Annotated[
     str | None,
-    typer.Option("--format", metavar="FORMAT", help="gguf, compressed-tensors, gptq, gptq_v2, awq or bitsandbytes."),
+    typer.Option("--format", metavar="FORMAT", help=FORMATS),
 ]
 Type = Annotated[
     str | None,
     typer.Option(
-        "--type", metavar="TYPE", help="Q4_K_M, Q6_K, … (GGUF); FP8_DYNAMIC, … (vLLM); NF4, … (bitsandbytes)."
+        "--type", metavar="TYPE", help="Q4_K_M, … (GGUF); FP8_DYNAMIC, … (vLLM); NF4, … (bitsandbytes); F32, F16, BF16."
     ),
 ]
 Method = Annotated[str | None, typer.Option("--method", metavar="METHOD", help="gptq, awq, smoothquant or rtn.")]
@@ -93,6 +94,7 @@ Calibration = Annotated[
 Samples = Annotated[int, typer.Option("--samples", metavar="N", min=1, help="Calibration windows.")]
 Length = Annotated[int, typer.Option("--length", metavar="N", min=8, help="Tokens in a window.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of sampled text and chosen windows.")]
+Force = Annotated[bool, typer.Option("--force", help="Store 65504 for values that F16 cannot hold, and note it.")]
 PlanFile = Annotated[
     Path | None, typer.Option("--plan", metavar="FILE", help="Follow this plan.json instead of making a plan.")
 ]

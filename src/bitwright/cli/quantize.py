@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 
 from bitwright import api
@@ -35,6 +37,7 @@ DECISIONS = (
     "samples",
     "length",
     "seed",
+    "force",
 )
 
 BASE_TYPE = "Q4_K_M"  # what a byte budget starts from
@@ -59,6 +62,7 @@ def run(
     samples: options.Samples = 64,
     length: options.Length = 512,
     seed: options.Seed = 0,
+    force: options.Force = False,
     plan: options.PlanFile = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
@@ -68,8 +72,7 @@ def run(
     bars = progress(quiet)
     target = (target_size, target_bpw)
     if plan is not None:
-        _refuse_decisions(context)
-        made = read_document(Plan, plan)
+        made = _given(plan, context)
     else:
         if target != (None, None) and format in (None, "gguf"):
             type = type or BASE_TYPE
@@ -88,6 +91,7 @@ def run(
             bits=bits,
             group_size=group_size_of(group_size),
             symmetric=not asymmetric,
+            saturate=force,
             calibration=calibration_plan(calibration or (), samples, length, seed, imatrix=imatrix),
             progress=bars,
         )
@@ -104,8 +108,8 @@ def run(
 run.__name__ = "quantize"
 
 
-def _refuse_decisions(context: typer.Context) -> None:
-    """A plan decides; a flag beside it would be ignored, or would contradict it."""
+def _given(plan: Path, context: typer.Context) -> Plan:
+    """The plan, which decides alone: a flag beside it would be ignored, or would contradict it."""
     for name in DECISIONS:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
@@ -113,3 +117,4 @@ def _refuse_decisions(context: typer.Context) -> None:
             raise UsageError(
                 f"{flag} and --plan cannot be given together", hint="the plan already says it; make another plan"
             )
+    return read_document(Plan, plan)

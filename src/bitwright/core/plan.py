@@ -7,7 +7,7 @@ from typing import Literal
 from bitwright.core.documents import Document, Record
 from bitwright.core.schemes import MinifloatScheme, WeightScheme
 
-ArtifactFormat = Literal["gguf", "compressed-tensors", "gptq", "gptq_v2", "awq", "bitsandbytes"]
+ArtifactFormat = Literal["gguf", "compressed-tensors", "gptq", "gptq_v2", "awq", "bitsandbytes", "safetensors"]
 Method = Literal["gptq", "awq", "smoothquant", "rtn"]
 Effort = Literal["fast", "balanced", "best"]
 UseCase = Literal["chat", "code", "medical-legal", "summarization"]
@@ -133,6 +133,7 @@ class Plan(Document, frozen=True, kw_only=True):
     method: Method
     effort: Effort = "balanced"
     budget: Budget | None = None
+    saturate: bool = False  # what F16 cannot hold becomes its largest value, instead of being refused
     engine: str
     launch: tuple[str, ...]  # the command that serves the artifact; {artifact} stands for its path
     calibration: CalibrationPlan

@@ -19,12 +19,12 @@ from bitwright.core.errors import BitwrightError, EnvironmentFault, InputError, 
 from bitwright.engines.server import EngineServer
 
 MEMORY_SIGNS = ("out of memory", "No available memory for the cache blocks", "is less than desired GPU memory")
-METHODS = ("compressed-tensors", "gptq", "awq")
+METHODS = ("compressed-tensors", "gptq", "awq", "fp8", "modelopt", "modelopt_fp4", None)  # None: not quantized
 REFUSALS = ("No compressed-tensors compatible scheme was found", "are not supported for now", "Value error")
 
 
 class VllmServer(EngineServer):
-    """A compressed-tensors, GPTQ or AWQ folder behind `vllm serve`. Its name is the model's name for clients."""
+    """A folder of a format that vLLM loads, behind `vllm serve`. Its name is the model's name for clients."""
 
     name: ClassVar[str] = "vLLM"
     start_seconds: ClassVar[float] = 1200.0  # loading and compiling
@@ -96,7 +96,7 @@ def check_compressed_tensors(folder: Path) -> None:
     quantization = config.get("quantization_config") if isinstance(config, dict) else None
     method = quantization.get("quant_method") if isinstance(quantization, dict) else None
     if method not in METHODS:
-        known = " or ".join(map(repr, METHODS))
+        known = " or ".join(map(repr, METHODS[:-1]))
         raise InputError(f"`{folder}` has quant_method {method!r} in config.json, expected {known}")
 
 

@@ -28,6 +28,7 @@ from bitwright.formats.layout import ArtifactWriter
 from bitwright.modeling.stages import run_staged
 from bitwright.modeling.walk import Walker
 from bitwright.pipeline.block_inputs import BlockInputs, TokenWeights
+from bitwright.pipeline.casts import cast_loss, is_half, saturated
 from bitwright.pipeline.rescale import divide_norm, scaling_note, smoothed_groups, stored_dtype, weight_of
 from bitwright.pipeline.sensitivity import Sensitivities
 from bitwright.quantize.scaling import scale_columns
@@ -48,6 +49,7 @@ class Workshop:
     method: Method
     rescale: bool  # whether columns are scaled first
     reduced: bool = False  # whether the model runs in bfloat16
+    saturate: bool = False  # whether F16 tensors are cut to its range
     sensitivities: Sensitivities | None = None
     emit: Callable[[Mapping[str, bytes]], None]
     importance: Mapping[str, NDArray[np.float32]] = dataclasses.field(default_factory=dict)
@@ -78,6 +80,9 @@ def write_tensor(
     if values is None:
         values = shop.source.load(name).float().numpy()
     if isinstance(entry.scheme, FloatScheme) or is_float(entry):
+        if is_half(entry):
+            said = (*said, *cast_loss(values).notes())
+            values = saturated(values) if shop.saturate else values
         shop.emit(shop.writer.encode(entry, values))
         record = TensorRecord(
             name=name, scheme=entry.scheme.label, method="cast", bytes=entry.bytes, weight_error=0.0,

@@ -33,6 +33,7 @@ from bitwright.core.records import ArtifactFile, QuantRecord, TensorRecord
 from bitwright.core.schemes import CodebookScheme, Int8RowScheme
 from bitwright.facts.families import BLOCK, EMBEDDING, FINAL_NORM, HEAD
 from bitwright.formats.compressed.writer import CompressedTensorsWriter
+from bitwright.formats.folders.float_writer import FloatFolderWriter
 from bitwright.formats.ggml.file import GgufWriter
 from bitwright.formats.ggml.imatrix import importances, read_imatrix
 from bitwright.formats.layout import ArtifactWriter, FileLayout
@@ -42,6 +43,7 @@ from bitwright.formats.packed.bnb_writer import BitsandbytesWriter
 from bitwright.formats.packed.gptq_writer import GptqWriter
 from bitwright.modeling.walk import Walker
 from bitwright.pipeline.blocks import Workshop, is_float, quantize_block, quantize_head, write_tensor
+from bitwright.pipeline.casts import check_casts
 from bitwright.pipeline.coverage import expert_coverage
 from bitwright.pipeline.job import WORK, Job, UnitRecord, identity
 from bitwright.pipeline.output import GrowingArtifact, partial_path, publish_all
@@ -113,6 +115,7 @@ def _run(
     plans = {entry.name: entry for entry in plan.tensors}
     units = unit_names(plan)
     if job.state is None:
+        check_casts(plan, source, progress)
         windows = None
         if needs_text(plan):
             windows = prepared.tokens() or calibration_windows(plan.calibration, folder, source, progress)
@@ -136,6 +139,7 @@ def _run(
                 method=plan.method,
                 rescale=plan.scales_columns,
                 reduced=plan.effort == "fast",
+                saturate=plan.saturate,
                 sensitivities=_sensitivities(plan, source, prepared, windows, progress),
                 emit=artifact.write,
                 importance=_importance(plan),
@@ -251,6 +255,7 @@ WRITERS: dict[ArtifactFormat, Callable[[Plan, Path], ArtifactWriter]] = {
     "gptq_v2": GptqWriter,
     "awq": AwqWriter,
     "bitsandbytes": BitsandbytesWriter,
+    "safetensors": FloatFolderWriter,
 }
 
 

@@ -26,6 +26,7 @@ from bitwright.core.plan import (
 from bitwright.core.schemes import (
     GGML_FLOATS,
     CodebookScheme,
+    FloatScheme,
     GgmlScheme,
     Int8RowScheme,
     IntScheme,
@@ -41,7 +42,7 @@ from bitwright.planner.decide import Candidate, Decision, capability_of, decide
 from bitwright.planner.file_size import gguf_file_bytes
 from bitwright.planner.memory import SGLANG, VLLM, fits, overhead_interval, serving_memory
 from bitwright.planner.request import Request, check_request
-from bitwright.planner.tensors import bits_per_weight, gguf_tensors, linear_tensors
+from bitwright.planner.tensors import bits_per_weight, float_tensors, gguf_tensors, linear_tensors
 
 MIXED = "-mix"  # ends the label of a type whose tensors were chosen under a byte budget
 SMALL_MODEL = 10**9
@@ -69,6 +70,7 @@ def make_plan(
     symmetric: bool = True,
     calibration: CalibrationPlan | None = None,
     context: int = 4096,
+    saturate: bool = False,
 ) -> Plan:
     """Decide and size everything.
 
@@ -96,6 +98,7 @@ def make_plan(
         type=chosen.candidate.label,
         method=how,
         effort=request.effort,
+        saturate=saturate,
         engine=chosen.candidate.engine,
         launch=_launch(chosen.candidate, device, context),
         calibration=calibration or CalibrationPlan(),
@@ -140,14 +143,17 @@ def _sized(facts: ModelFacts, device: DeviceFacts, candidate: Candidate, context
         tensors = gguf_tensors(facts, candidate.preset)
     else:
         assert candidate.scheme is not None
-        tensors = linear_tensors(facts, candidate.scheme, candidate.format)
+        if isinstance(candidate.scheme, FloatScheme):
+            tensors = float_tensors(facts, candidate.scheme)
+        else:
+            tensors = linear_tensors(facts, candidate.scheme, candidate.format)
     memory = serving_memory(facts, tensors, device, engine=candidate.engine, context=context)
     return _Sized(candidate=candidate, tensors=tensors, memory=memory)
 
 
 def _method(chosen: _Sized, request: Request) -> tuple[Method, Reason]:
     """GPTQ unless something else was asked for, or there is nothing to round."""
-    if chosen.candidate.preset in GGML_FLOATS:
+    if chosen.candidate.preset in GGML_FLOATS or isinstance(chosen.candidate.scheme, FloatScheme):
         because = "values are cast; there are no codes to choose"
         return "rtn", Reason(choice="no quantization", because=because, source="the type")
     if chosen.candidate.format == "bitsandbytes":

@@ -16,7 +16,7 @@ import dataclasses
 import msgspec
 
 from bitwright.core.plan import ArtifactFormat, DeviceFacts, ModelFacts, Reason
-from bitwright.core.schemes import GROUP_SIZES, CodebookScheme, IntScheme, MinifloatScheme
+from bitwright.core.schemes import GROUP_SIZES, CodebookScheme, FloatScheme, IntScheme, MinifloatScheme
 from bitwright.facts.compressed_types import COMPRESSED_TYPES, LinearScheme
 from bitwright.facts.folder_types import FOLDERS, FolderScheme
 from bitwright.facts.rules import gguf_rules, integer_rules
@@ -35,7 +35,7 @@ class Candidate:
     """One way to quantize: a GGUF preset, or a scheme for the linears of blocks, by name where it has one."""
 
     preset: str | None = None
-    scheme: LinearScheme | FolderScheme | None = None
+    scheme: LinearScheme | FolderScheme | FloatScheme | None = None
     name: str | None = None
     folder: ArtifactFormat = "compressed-tensors"  # the format, where it is no preset of GGUF
 
@@ -85,7 +85,7 @@ def decide(facts: ModelFacts, device: DeviceFacts, request: Request) -> Decision
     """Order the candidates for a request."""
     if request.preset is not None:
         return _named(Candidate(preset=request.preset))
-    if request.format in FOLDERS:
+    if request.format in (*FOLDERS, "safetensors"):
         return _named(Candidate(scheme=request.scheme, name=request.name, folder=request.format))
     if isinstance(request.scheme, IntScheme | MinifloatScheme):
         return _named(Candidate(scheme=_with_scale_dtype(request.scheme, facts), name=request.name))

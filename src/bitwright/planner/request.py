@@ -11,7 +11,7 @@ from typing import cast, get_args
 
 from bitwright.core.errors import UnsupportedError, UsageError, did_you_mean
 from bitwright.core.plan import USE_CASES, ArtifactFormat, Effort, Method, UseCase
-from bitwright.core.schemes import INT_BITS, IntScheme
+from bitwright.core.schemes import GGML_FLOATS, INT_BITS, FloatDtype, FloatScheme, IntScheme
 from bitwright.facts.compressed_types import COMPRESSED_TYPES, LinearScheme
 from bitwright.facts.folder_types import (
     BITSANDBYTES_TYPES,
@@ -37,7 +37,7 @@ class Request:
     use_case: UseCase
     format: ArtifactFormat | None
     preset: str | None
-    scheme: LinearScheme | FolderScheme | None
+    scheme: LinearScheme | FolderScheme | FloatScheme | None
     name: str | None
     method: Method | None
     effort: Effort
@@ -58,11 +58,14 @@ def check_request(
 ) -> Request:
     """Check words against words: raises `UsageError` or `UnsupportedError` for an unknown or contradictory one."""
     _check_words(use_case, format, method, effort)
-    named = type in BITSANDBYTES_TYPES or format == "bitsandbytes"
-    if named or format in INTEGER_FOLDERS:
+    if format is None and type in BITSANDBYTES_TYPES:
+        format = "bitsandbytes"
+    if format == "safetensors":
+        return _of_floats(type, use_case=use_case, method=method, effort=effort)
+    if type in BITSANDBYTES_TYPES or format in (*INTEGER_FOLDERS, "bitsandbytes"):
         return _of_folder(
-            "bitsandbytes" if named and format is None else str(format), type, bits,
-            use_case=use_case, method=method, effort=effort, group_size=group_size, symmetric=symmetric,
+            str(format), type, bits, use_case=use_case, method=method, effort=effort, group_size=group_size,
+            symmetric=symmetric,
         )  # fmt: skip
     label = _LABEL.fullmatch(type) if type is not None else None
     # MXFP4 is a type of both formats: of GGUF, which runs on every device, unless the other is named
@@ -104,6 +107,22 @@ def check_request(
         group_size=group_size,
         symmetric=symmetric,
     )
+
+
+def _of_floats(type: str | None, *, use_case: str, method: str | None, effort: str) -> Request:
+    """A request for a checkpoint in another floating-point type."""
+    if type not in GGML_FLOATS:
+        what = "no type was named" if type is None else f"`{type}` is no floating-point type"
+        raise UsageError(
+            f"{what}: a plain safetensors folder holds floats", hint=f"use --type {' or '.join(GGML_FLOATS)}"
+        )
+    if method not in (None, "rtn"):
+        raise UsageError(f"a cast to {type} has no codes for `{method}` to choose", hint="leave --method away")
+    return Request(
+        use_case=cast(UseCase, use_case), format="safetensors", preset=None,
+        scheme=FloatScheme(dtype=cast(FloatDtype, type.lower())), name=type, method="rtn", effort=cast(Effort, effort),
+        group_size=None, symmetric=True,
+    )  # fmt: skip
 
 
 def _of_folder(

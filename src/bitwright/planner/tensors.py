@@ -65,6 +65,11 @@ def linear_tensors(
     return tuple(planned)
 
 
+def float_tensors(facts: ModelFacts, scheme: FloatScheme) -> tuple[TensorPlan, ...]:
+    """Every tensor cast to one floating-point type, in the order of the forward pass."""
+    return tuple(_planned(tensor, tensor.name, scheme, f"cast to {scheme.label}") for tensor in in_order(facts))
+
+
 def in_order(facts: ModelFacts) -> list[TensorFacts]:
     """The tensors in the order of the forward pass, whatever their order in the files."""
     found = {tensor.name: tensor for tensor in facts.tensors}

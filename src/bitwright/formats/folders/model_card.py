@@ -30,6 +30,7 @@ NEEDS = {
     "gptq": "Needs vLLM (symmetric, 4 or 8 bits), SGLang, or transformers with the packages optimum and gptqmodel.",
     "gptq_v2": "Needs SGLang, or transformers with the packages optimum and gptqmodel; vLLM where symmetric.",
     "awq": "Needs vLLM or SGLang, or transformers with the package gptqmodel.",
+    "safetensors": "Any loader of Hugging Face checkpoints takes it.",
     "bitsandbytes": "Needs transformers or SGLang, and the package bitsandbytes.",
 }
 PENDING = "Not validated yet: run `bitwright validate`."

@@ -55,8 +55,16 @@ class SafetensorsFolderWriter(ABC):
         """Stored name → bytes of a quantized matrix."""
 
     @abstractmethod
-    def quantization_config(self) -> dict[str, Any]:
-        """What goes into `config.json` under this name."""
+    def quantization_config(self) -> dict[str, Any] | None:
+        """What goes into `config.json` under this name, if anything."""
+
+    def model_config(self) -> dict[str, Any]:
+        """`config.json`."""
+        config = read_model_config(self._folder)
+        for key in ("compression_config", "quantization_config"):
+            config.pop(key, None)
+        settings = self.quantization_config()
+        return config if settings is None else config | {"quantization_config": settings}
 
     def extra_files(self) -> dict[str, bytes]:
         """Small files that only this format has."""
@@ -80,11 +88,8 @@ class SafetensorsFolderWriter(ABC):
 
     def sidecars(self) -> dict[str, bytes]:
         """`config.json`, tokenizer and licence files of the source, the model card, and the index of shards."""
-        config = read_model_config(self._folder)
-        config.pop("compression_config", None)
-        config["quantization_config"] = self.quantization_config()
         files = read_companions(self._folder) | self.extra_files()
-        files[CONFIG] = json_bytes(config)
+        files[CONFIG] = json_bytes(self.model_config())
         files[CARD_NAME] = model_card(self._plan).encode()
         layouts = self.layouts()
         if len(layouts) > 1:

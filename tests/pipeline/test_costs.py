@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import torch
 
 from bitwright import api
 from bitwright.api.budget import COSTS, share_out
@@ -13,6 +14,8 @@ from bitwright.core.documents import read_document
 from bitwright.core.errors import UsageError
 from bitwright.core.plan import CalibrationPlan, Plan
 from bitwright.core.schemes import GgmlScheme
+from bitwright.facts.families import is_block_linear
+from bitwright.formats.sniff import open_source
 from bitwright.pipeline.costs import _costs
 from bitwright.quantize.solve import round_weighted
 from checkpoints import write_checkpoint
@@ -88,6 +91,60 @@ def test_what_cannot_be_shared_out_is_refused(plan: Plan, tmp_path: Path) -> Non
         with pytest.raises(UsageError, match="with the smallest types the file takes"):
             share_out(plan, tmp_path / "out", target)
     assert not (tmp_path / "out").exists()  # nothing was measured before it was refused
-    packed = msgspec.structs.replace(plan, format="compressed-tensors")
-    with pytest.raises(UsageError, match="GGUF types"):
+    packed = msgspec.structs.replace(plan, format="awq")
+    with pytest.raises(UsageError, match="shared out over GGUF types or over 4 and 8 bits"):
         share_out(packed, tmp_path / "out", plan.file_bytes)
+
+
+@pytest.fixture
+def integers(plan: Plan) -> Plan:
+    return api.plan(
+        Path(plan.model.path), target="cpu", format="compressed-tensors", bits=4, calibration=plan.calibration
+    )
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 1.2])
+def test_four_and_eight_bits_are_shared_out_over_what_engines_fuse(
+    integers: Plan, tmp_path: Path, share: float
+) -> None:
+    eight = api.plan(Path(integers.model.path), target="cpu", format="compressed-tensors", bits=8)
+    target = int(integers.file_bytes + share * (eight.file_bytes - integers.file_bytes))
+    shared = share_out(integers, tmp_path / "out", target)
+    assert target * 0.95 < shared.file_bytes <= target  # a fused group of this tiny model is 5 % of it
+    labels = {entry.name: entry.scheme.label for entry in shared.tensors}
+    assert len({labels[tensor.name] for tensor in shared.tensors if is_block_linear(tensor.name)}) > 1
+    for layer in range(2):
+        for fused in (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("mlp.gate_proj", "mlp.up_proj")):
+            assert len({labels[f"model.layers.{layer}.{module}.weight"] for module in fused}) == 1
+    record = api.quantize(shared, tmp_path / "out")
+    assert sum(file.bytes for file in record.files) == shared.file_bytes
+
+
+@pytest.mark.slow
+def test_transformers_loads_the_mixture(integers: Plan, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    api.quantize(share_out(integers, tmp_path / "out", int(integers.file_bytes * 1.2)), tmp_path / "out")
+    tokens = torch.arange(24)[None] * 11 % 300
+    source = open_source(tmp_path / "out")
+    ours = AutoModelForCausalLM.from_pretrained(integers.model.path, dtype=torch.float32)
+    ours.load_state_dict({name: source.load(name).float() for name in source.names()})
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(tokens).logits, ours(tokens).logits, rtol=1e-3, atol=1e-3)
+
+
+def test_types_without_choices_are_refused(integers: Plan, tmp_path: Path) -> None:
+    eight = api.plan(Path(integers.model.path), target="cpu", type="FP8_DYNAMIC", calibration=integers.calibration)
+    with pytest.raises(UsageError, match="leaves no type to choose"):
+        share_out(eight, tmp_path / "out", integers.file_bytes)
+
+
+def test_costs_of_other_types_are_measured_anew(plan: Plan, integers: Plan, tmp_path: Path) -> None:
+    share_out(plan, tmp_path / "out", plan.file_bytes)
+    share_out(integers, tmp_path / "out", int(integers.file_bytes * 1.1))
+    table = read_document(CostTable, tmp_path / "out" / COSTS)
+    for tensor in table.tensors:
+        costs = [option.cost for option in tensor.options]
+        assert costs == sorted(costs, reverse=True)
+        assert costs[-1] == 0 < costs[-2]  # bf16 loses nothing

@@ -6,6 +6,7 @@ The table of costs is kept in `OUT/costs.json`, so that another size from the sa
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,54 +39,74 @@ def share_out(
 ) -> Plan:
     """`plan` with the types that lose least in a file of at most `target_bytes`; embeddings, head and header count.
 
-    Only GGUF plans that calibrate on text. A plan that stands in `out` for the same request is returned as it is.
-    Raises `UsageError` when the smallest types do not fit, or for a plan that has nothing to share out.
+    Only plans that calibrate on text, for GGUF or for integers in compressed-tensors. What was asked for by hand stays.
+    A plan that stands in `out` for the same request is returned as it is. Raises `UsageError` when the smallest types
+    do not fit, or for a plan that has nothing to share out.
     """
-    if plan.format != "gguf" or plan.calibration.imatrix:
+    if plan.format not in ("gguf", "compressed-tensors") or plan.calibration.imatrix:
         raise UsageError(
-            "a byte budget is shared out over GGUF types, by gradients on calibration text",
-            hint="use --format gguf without --imatrix",
+            "a byte budget is shared out over GGUF types or over 4 and 8 bits of compressed-tensors, by gradients on "
+            "calibration text",
+            hint="use --format gguf or --format compressed-tensors, without --imatrix",
         )
     standing = _standing(plan, out, target_bytes)
     if standing is not None:
         return standing
     from bitwright.facts.budget_types import budget_schemes
-    from bitwright.facts.families import gguf_tensor
-    from bitwright.planner.budget import Option, allocate
-    from bitwright.planner.build import with_types
 
-    offered = {entry.name: [size for _, size in budget_schemes(entry)] for entry in plan.tensors}
-    fixed = plan.file_bytes - sum(entry.bytes for entry in plan.tensors if len(offered[entry.name]) > 1)
-    smallest = fixed + sum(min(sizes) for sizes in offered.values() if len(sizes) > 1)
+    offered = {entry.name: budget_schemes(entry) for entry in plan.tensors}
+    offered = {name: options for name, options in offered.items() if len(options) > 1}
+    if not offered:
+        raise UsageError(
+            f"{plan.type} leaves no type to choose",
+            hint="use --format gguf, or --bits 4 with --format compressed-tensors",
+        )
+    fixed = plan.file_bytes - sum(entry.bytes for entry in plan.tensors if entry.name in offered)
+    smallest = fixed + sum(min(size for _, size in options) for options in offered.values())
     if target_bytes < smallest:  # sizes follow from shapes: said before minutes of measurement
         raise UsageError(
             f"with the smallest types the file takes {format_bytes(smallest)}, the budget is "
             f"{format_bytes(target_bytes)}",
             hint=f"ask for --target-size {-(-smallest // 10**6)}MB or more, or use a smaller model",
         )
-    table = _costs(plan, out, model, lora, progress)
-    by_name = {tensor.name: tensor.options for tensor in table.tensors}
-    held = {entry.name: gguf_tensor(entry.stored_name) for entry in plan.tensors}  # all experts of a block in one
+    table = _costs(plan, out, offered, model, lora, progress)
+    shared = _allocated(plan, table, target_bytes, target_bytes - fixed)
+    if shared.file_bytes > target_bytes:  # names of the chosen types' parts made the header longer
+        shared = _allocated(plan, table, target_bytes, target_bytes - fixed - (shared.file_bytes - target_bytes))
+    return shared
+
+
+def _allocated(plan: Plan, table: CostTable, target_bytes: int, left: int) -> Plan:
+    """The plan with `left` bytes shared out over the tensors of the table."""
+    from bitwright.planner.budget import Option, allocate
+    from bitwright.planner.build import with_types
+    from bitwright.planner.overrides import fused_tensors
+
+    held = {entry.name: entry.name for entry in plan.tensors}  # what engines run as one has one type
+    for members in fused_tensors(plan.model, plan.tensors, plan.format):
+        held |= dict.fromkeys(members, members[0])
     items: dict[str, list[Option]] = {}
-    for name, options in by_name.items():
-        added = [Option(type=option.scheme.label, bytes=option.bytes, cost=option.cost) for option in options]
-        items[held[name]] = _together(items.get(held[name]), added)
-    chosen = allocate(items, target_bytes - fixed)
+    for tensor in table.tensors:
+        added = [Option(type=option.scheme.label, bytes=option.bytes, cost=option.cost) for option in tensor.options]
+        items[held[tensor.name]] = _together(items.get(held[tensor.name]), added)
+    chosen = allocate(items, left)
     schemes: dict[str, WeightScheme] = {
-        name: next(option.scheme for option in options if option.scheme.label == chosen[held[name]].type)
-        for name, options in by_name.items()
+        tensor.name: next(o.scheme for o in tensor.options if o.scheme.label == chosen[held[tensor.name]].type)
+        for tensor in table.tensors
     }
     cost = sum(taken.cost for taken in chosen.values()) / table.tokens
     return with_types(plan, schemes, Budget(file_bytes=target_bytes, predicted_kl=cost))
 
 
 def _together(before: list[Option] | None, added: list[Option]) -> list[Option]:
-    """Options of matrices that must have one type: bytes and costs of each type add up."""
+    """Options of matrices that must have one type: bytes and costs of each type that all of them can take add up."""
     if before is None:
         return added
+    others = {option.type: option for option in added}
     return [
-        dataclasses.replace(one, bytes=one.bytes + other.bytes, cost=one.cost + other.cost)
-        for one, other in zip(before, added, strict=True)
+        dataclasses.replace(one, bytes=one.bytes + others[one.type].bytes, cost=one.cost + others[one.type].cost)
+        for one in before
+        if one.type in others
     ]
 
 
@@ -100,11 +121,22 @@ def _standing(plan: Plan, out: Path, target_bytes: int) -> Plan | None:
     return begun if what_differs(begun, asked) is None else None
 
 
-def _costs(plan: Plan, out: Path, model: Path | str | None, lora: Path | str | None, progress: Progress) -> CostTable:
-    """The table in `out`, when it was measured on the same model and text; otherwise a new one."""
+def _costs(
+    plan: Plan,
+    out: Path,
+    offered: Mapping[str, Sequence[tuple[WeightScheme, int]]],
+    model: Path | str | None,
+    lora: Path | str | None,
+    progress: Progress,
+) -> CostTable:
+    """The table in `out`, when it was measured on the same model and text for the same types; otherwise a new one."""
     if (out / COSTS).exists():
         table = read_document(CostTable, out / COSTS)
-        if table.fingerprint == plan.model.fingerprint and table.calibration == plan.calibration:
+        measured = {
+            tensor.name: [(option.scheme, option.bytes) for option in tensor.options] for tensor in table.tensors
+        }
+        same = table.fingerprint == plan.model.fingerprint and table.calibration == plan.calibration
+        if same and measured == offered:
             return table
     from bitwright.facts.budget_types import budget_schemes
     from bitwright.formats.original import open_original

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitwright.core.documents import read_document, write_document
 from bitwright.core.errors import MismatchError, UsageError
-from bitwright.core.plan import CalibrationPlan, Plan
+from bitwright.core.plan import CalibrationPlan, Override, Plan
 from bitwright.core.protocols import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -34,14 +35,15 @@ def make_plan(
     calibration: CalibrationPlan | None = None,
     context: int = CONTEXT,
     saturate: bool = False,
+    overrides: Sequence[Override] = (),
     progress: Progress = SILENT,
 ) -> Plan:
     """Decide what becomes of every tensor of `model`; what is not given is chosen by use case and device.
 
     `group_size` `None` is one scale per output channel; `lora` is the folder of an adapter that is merged into the
-    model as it is read; with `saturate`, values beyond F16's range become its largest.
-    Raises `InputError` for a damaged checkpoint, `UsageError` for a request that cannot be, `EnvironmentFault` when
-    nothing that may be chosen fits in memory.
+    model as it is read; `overrides` are types by hand for tensors whose names match; with `saturate`, values beyond
+    F16's range become its largest. Raises `InputError` for a damaged checkpoint, `UsageError` for a request that cannot
+    be, `EnvironmentFault` when nothing that may be chosen fits in memory.
     """
     from bitwright.facts.hardware import find_device
     from bitwright.planner.build import make_plan as build
@@ -49,15 +51,9 @@ def make_plan(
 
     # Words before files: a misspelt flag is answered before a model is downloaded.
     check_request(
-        use_case=use_case,
-        format=format,
-        type=type,
-        method=method,
-        effort=effort,
-        bits=bits,
-        group_size=group_size,
+        use_case=use_case, format=format, type=type, method=method, effort=effort, bits=bits, group_size=group_size,
         symmetric=symmetric,
-    )
+    )  # fmt: skip
     if calibration is not None and calibration.imatrix:
         method = _diagonal_only(method)
     device = find_device(target)
@@ -77,6 +73,7 @@ def make_plan(
         calibration=calibration,
         context=context,
         saturate=saturate,
+        overrides=overrides,
     )
 
 
@@ -119,7 +116,7 @@ def what_differs(begun: Plan, plan: Plan) -> str | None:
     """The first thing in which two plans ask for different artifacts, or `None`; places and memory do not count."""
     if begun.model.fingerprint != plan.model.fingerprint:
         return f"the model was {begun.model.path}, now it is {plan.model.path}"
-    for field in ("format", "type", "method", "effort", "use_case", "saturate", "calibration"):
+    for field in ("format", "overrides", "type", "method", "effort", "use_case", "saturate", "calibration"):
         before, now = getattr(begun, field), getattr(plan, field)
         if before != now and _short(before) == _short(now):
             return f"the content of {field} {_short(now)} has changed"
@@ -129,6 +126,8 @@ def what_differs(begun: Plan, plan: Plan) -> str | None:
 
 
 def _short(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(override.words for override in value) or "empty"
     if isinstance(value, CalibrationPlan) and value.imatrix:
         return value.imatrix
     if isinstance(value, CalibrationPlan):

@@ -8,6 +8,7 @@ the measurement of speed are done again from their beginning.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from bitwright.api.decision import make_plan, settle
@@ -19,7 +20,7 @@ from bitwright.api.speed import measure_speed, remove_twin
 from bitwright.core.atomic import write_bytes
 from bitwright.core.documents import read_document, write_document
 from bitwright.core.errors import BitwrightError, MismatchError, UsageError
-from bitwright.core.plan import CalibrationPlan, Plan
+from bitwright.core.plan import CalibrationPlan, Override, Plan
 from bitwright.core.protocols import SILENT, Progress
 from bitwright.core.records import QuantRecord, ShipRecord, SpeedRecord, ValidationRecord
 
@@ -51,6 +52,7 @@ def ship(
     use_case: str = "chat",
     format: str | None = None,
     type: str | None = None,
+    overrides: Sequence[Override] = (),
     lora: Path | str | None = None,
     calibration: CalibrationPlan | None = None,
     text: EvaluationText | None = None,
@@ -73,6 +75,7 @@ def ship(
         use_case=use_case,
         format=format,
         type=type,
+        overrides=overrides,
         lora=lora,
         calibration=calibration,
         progress=progress,
@@ -206,6 +209,8 @@ def _record(
 
 def next_type(plan: Plan) -> str | None:
     """A type of the same format that keeps more, or `None` when there is none."""
+    if plan.overrides:
+        return None  # which of them to ask otherwise is for the person to say
     if plan.format == "gguf":
         return NEXT_TYPES.get(plan.type)
     return plan.type.replace("W4", "W8") if plan.type.startswith("W4") else None

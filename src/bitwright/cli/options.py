@@ -42,9 +42,20 @@ Format = Annotated[
     typer.Option("--format", metavar="FORMAT", help=FORMATS),
 ]
 Type = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
-        "--type", metavar="TYPE", help="Q4_K_M, … (GGUF); FP8_DYNAMIC, … (vLLM); NF4, … (bitsandbytes); F32, F16, BF16."
+        "--type",
+        metavar="[PATTERN=]TYPE",
+        help="Q4_K_M, … (GGUF); FP8_DYNAMIC, … (vLLM); NF4, … (bitsandbytes); F32, F16, BF16. With a pattern only for "
+        "tensors whose names match, as '*.v_proj=Q8_0'; `re:` begins a regular expression. Repeatable.",
+    ),
+]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--keep",
+        metavar="PATTERN",
+        help="Leave tensors whose names match in floating point: '*.down_proj'. Repeatable.",
     ),
 ]
 Method = Annotated[str | None, typer.Option("--method", metavar="METHOD", help="gptq, awq, smoothquant or rtn.")]
@@ -56,9 +67,7 @@ Bits = Annotated[
 ]
 TargetSize = Annotated[
     str | None,
-    typer.Option(
-        "--target-size", metavar="SIZE", help="Choose each tensor's type so that the GGUF file is this large."
-    ),
+    typer.Option("--target-size", metavar="SIZE", help="Choose each tensor's type so that the file is this large."),
 ]
 TargetBpw = Annotated[
     float | None,

@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bitwright.core.errors import UsageError
+from bitwright.core.plan import Override
 from bitwright.core.units import parse_bytes
 
 CHANNEL = "channel"
+
+
+def overrides_of(types: Sequence[str] | None, keep: Sequence[str] | None) -> tuple[str | None, tuple[Override, ...]]:
+    """The type of the whole file, and the wishes for some tensors: `--type` with and without `PATTERN=`, `--keep`."""
+    whole = [text for text in types or () if "=" not in text]
+    if len(whole) > 1:
+        raise UsageError(
+            f"--type {whole[0]} and --type {whole[1]} are both for the whole file",
+            hint="give one of them, or a pattern: --type '*.down_proj=Q6_K'",
+        )
+    found = []
+    for text in types or ():
+        pattern, equals, kind = text.rpartition("=")  # a regular expression may hold one of its own
+        if equals and not (pattern and kind):
+            raise UsageError(f"--type {text} lacks a pattern or a type", hint="write --type '*.down_proj=Q6_K'")
+        if equals:
+            found.append(Override(pattern=pattern, type=kind))
+    kept = [Override(pattern=pattern) for pattern in keep or ()]
+    return (whole[0] if whole else None), (*found, *kept)
 
 
 def group_size_of(text: str) -> int | None:

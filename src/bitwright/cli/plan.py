@@ -5,7 +5,7 @@ from __future__ import annotations
 from bitwright import api
 from bitwright.api.decision import CONTEXT, explain
 from bitwright.cli import options, render
-from bitwright.cli.parsing import group_size_of
+from bitwright.cli.parsing import group_size_of, overrides_of
 from bitwright.cli.progress import progress
 from bitwright.core.documents import write_document
 
@@ -22,6 +22,7 @@ def run(
     use_case: options.UseCase = "chat",
     format: options.Format = None,
     type: options.Type = None,
+    keep: options.Keep = None,
     lora: options.Lora = None,
     method: options.Method = None,
     effort: options.Effort = "balanced",
@@ -35,12 +36,13 @@ def run(
     quiet: options.Quiet = False,
 ) -> None:
     """Decide what becomes of a model on a device, and say why. Reads headers only."""
+    whole, overrides = overrides_of(type, keep)
     made = api.plan(
         model,
         target=target,
         use_case=use_case,
         format=format,
-        type=type,
+        type=whole,
         lora=lora,
         method=method,
         effort=effort,
@@ -48,6 +50,7 @@ def run(
         group_size=group_size_of(group_size),
         symmetric=not asymmetric,
         context=context,
+        overrides=overrides,
         progress=progress(quiet),
     )
     if out is not None:

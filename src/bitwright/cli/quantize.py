@@ -10,11 +10,11 @@ from bitwright import api
 from bitwright.api.decision import explain
 from bitwright.api.making import calibration_plan
 from bitwright.cli import options, render
-from bitwright.cli.parsing import group_size_of, target_bytes
+from bitwright.cli.parsing import group_size_of, overrides_of, target_bytes
 from bitwright.cli.progress import progress
 from bitwright.core.documents import read_document
 from bitwright.core.errors import UsageError
-from bitwright.core.plan import Plan
+from bitwright.core.plan import Override, Plan
 
 EPILOG = """\b
 Examples:
@@ -25,6 +25,7 @@ Interrupted? The same command goes on from the last finished block."""
 DECISIONS = (
     "format",
     "type",
+    "keep",
     "target_size",
     "target_bpw",
     "method",
@@ -49,6 +50,7 @@ def run(
     out: options.Out,
     format: options.Format = None,
     type: options.Type = None,
+    keep: options.Keep = None,
     target_size: options.TargetSize = None,
     target_bpw: options.TargetBpw = None,
     lora: options.Lora = None,
@@ -74,17 +76,12 @@ def run(
     if plan is not None:
         made = _given(plan, context)
     else:
-        if target != (None, None) and format in (None, "gguf"):
-            type = type or BASE_TYPE
-        if format is None and type is None:
-            raise UsageError(
-                "nothing says what to make",
-                hint="give --format and --type, or --plan; `bitwright ship` decides by itself",
-            )
+        whole, overrides = _types(type, keep, format, budget=target != (None, None))
         made = api.plan(
             model,
             format=format,
-            type=type,
+            type=whole,
+            overrides=overrides,
             lora=lora,
             method=method,
             effort=effort,
@@ -106,6 +103,20 @@ def run(
 
 
 run.__name__ = "quantize"
+
+
+def _types(
+    type: list[str] | None, keep: list[str] | None, format: str | None, *, budget: bool
+) -> tuple[str | None, tuple[Override, ...]]:
+    """The type of the whole file, where the format does not say enough, and types by hand."""
+    whole, overrides = overrides_of(type, keep)
+    if budget and format in (None, "gguf"):
+        whole = whole or BASE_TYPE
+    if format is None and whole is None:
+        raise UsageError(
+            "nothing says what to make", hint="give --format and --type, or --plan; `bitwright ship` decides by itself"
+        )
+    return whole, overrides
 
 
 def _given(plan: Path, context: typer.Context) -> Plan:

@@ -13,6 +13,7 @@ from bitwright.api.making import calibration_plan
 from bitwright.api.proof import LENGTH, WINDOWS
 from bitwright.api.shipment import EvaluationText
 from bitwright.cli import options, render
+from bitwright.cli.parsing import overrides_of
 from bitwright.cli.progress import progress
 from bitwright.cli.serve import serve_until_signal
 from bitwright.cli.verdicts import EXIT_CODES
@@ -38,6 +39,7 @@ def run(
     window_length: options.WindowLength = LENGTH,
     format: options.Format = None,
     type: options.Type = None,
+    keep: options.Keep = None,
     lora: options.Lora = None,
     calibration: options.Calibration = None,
     samples: options.Samples = 64,
@@ -53,13 +55,15 @@ def run(
     quiet: options.Quiet = False,
 ) -> None:
     """From a checkpoint to a served model: plan, quantize, validate, measure, report, serve."""
+    whole, overrides = overrides_of(type, keep)
     record = api.ship(
         model,
         out,
         target=target,
         use_case=use_case,
         format=format,
-        type=type,
+        type=whole,
+        overrides=overrides,
         lora=lora,
         calibration=calibration_plan(calibration or (), samples, length, seed),
         text=EvaluationText(files=tuple(text or ()), windows=windows, length=window_length, seed=seed),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from bitwright.core.documents import Document, Record
 from bitwright.core.plan import CalibrationPlan
-from bitwright.core.schemes import QuantScheme
+from bitwright.core.schemes import WeightScheme
 
 
 class OptionCost(Record, frozen=True, kw_only=True):
     """One scheme for one tensor. `cost` is the predicted rise of the summed cross-entropy over the calibration tokens
     in nats, to second order, which is also the predicted KL."""
 
-    scheme: QuantScheme
+    scheme: WeightScheme
     bytes: int
     cost: float
 

@@ -87,6 +87,19 @@ class TensorPlan(Record, frozen=True, kw_only=True):
     scheme: WeightScheme
     bytes: int
     reason: str
+    by_hand: bool = False  # asked for by name: a byte budget leaves it alone
+
+
+class Override(Record, frozen=True, kw_only=True):
+    """A wish for some tensors: the ggml type or the scheme that they get, or none, to stay in floating point."""
+
+    pattern: str  # see planner/overrides.py
+    type: str = ""
+
+    @property
+    def words(self) -> str:
+        """As it stands on the command line."""
+        return f"--type '{self.pattern}={self.type}'" if self.type else f"--keep '{self.pattern}'"
 
 
 class Memory(Record, frozen=True, kw_only=True):
@@ -132,6 +145,7 @@ class Plan(Document, frozen=True, kw_only=True):
     type: str  # preset name: Q4_K_M, …, or the scheme's label
     method: Method
     effort: Effort = "balanced"
+    overrides: tuple[Override, ...] = ()
     budget: Budget | None = None
     saturate: bool = False  # what F16 cannot hold becomes its largest value, instead of being refused
     engine: str

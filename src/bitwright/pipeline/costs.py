@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from bitwright.core.costs import CostTable, OptionCost, TensorCosts
 from bitwright.core.plan import CalibrationPlan, TensorPlan
 from bitwright.core.protocols import Progress, WeightSource
-from bitwright.core.schemes import QuantScheme
+from bitwright.core.schemes import FloatScheme, WeightScheme
 from bitwright.facts.blocks import block_groups
 from bitwright.facts.families import BLOCK, EMBEDDING, HEAD
 from bitwright.pipeline.sensitivity import Sensitivities
@@ -36,7 +36,7 @@ TABLE_ROWS = 4096  # of the embedding and the head: rows differ much in weight t
 FEEDBACK = 0.3  # error of GPTQ with descent over that of nearest codes; docs/log.md
 UNSEEN = 0.3  # share of an embedding's weight that is spread over all rows: text to come uses others too
 
-Options = Callable[[TensorPlan], Sequence[tuple[QuantScheme, int]]]  # schemes of a tensor, with bytes
+Options = Callable[[TensorPlan], Sequence[tuple[WeightScheme, int]]]  # schemes of a tensor, with bytes
 
 
 def measure_costs(
@@ -62,10 +62,14 @@ def measure_costs(
         weights = sensitivities.block(index)
         for group, modules in ((found.name, found.linears) for found in block_groups(facts, index) if found.linears):
             names = [f"{BLOCK.format(layer=index)}{module}.weight" for module in modules]
+            if all(len(offered[name]) == 1 for name in names):
+                continue
             values = [_load(source, name) for name in names]
             scales_I = exponent_scales(values, weights.squares[group], DEFAULT_EXPONENTS)
             level = float(np.mean([weights.rows[module].mean() for module in modules])) + TINY
             for module, name, weight_OI in zip(modules, names, values, strict=True):
+                if len(offered[name]) == 1:
+                    continue
                 rows_O = weights.rows[module] / level
                 found[name] = _costs(
                     weight_OI, rows_O, weights.squares[group], scales_I, offered[name], count=count, rows=ROWS
@@ -98,7 +102,7 @@ def _load(source: WeightSource, name: str) -> Float32:
 
 
 def _embedding_costs(
-    source: WeightSource, sensitivities: Sensitivities, tokens_WT: torch.Tensor, offered: list[tuple[QuantScheme, int]]
+    source: WeightSource, sensitivities: Sensitivities, tokens_WT: torch.Tensor, offered: list[tuple[WeightScheme, int]]
 ) -> list[float]:
     """Rows weigh as often as their token came, by the gradients there; some weight goes to rows that never came."""
     weight_VH, weights = _load(source, EMBEDDING), sensitivities.embedding()
@@ -110,7 +114,7 @@ def _embedding_costs(
 
 
 def _head_costs(
-    source: WeightSource, sensitivities: Sensitivities, name: str, offered: list[tuple[QuantScheme, int]], count: int
+    source: WeightSource, sensitivities: Sensitivities, name: str, offered: list[tuple[WeightScheme, int]], count: int
 ) -> list[float]:
     weight_VH, weights = _load(source, name), sensitivities.head()
     rows_V = weights.rows / (float(weights.rows.mean()) + TINY)
@@ -125,7 +129,7 @@ def _costs(
     rows_O: NDArray[np.floating],
     squares_I: NDArray[np.floating],
     scales_I: Float32,
-    offered: Sequence[tuple[QuantScheme, int]],
+    offered: Sequence[tuple[WeightScheme, int]],
     *,
     count: int,
     rows: int,
@@ -138,7 +142,9 @@ def _costs(
     square_I = squares_I.astype(np.float64) / np.square(scales_I, dtype=np.float64)
     importance_I = (square_I / (float(square_I.mean()) + TINY) + IMPORTANCE_FLOOR).astype(np.float32)
 
-    def cost(offer: tuple[QuantScheme, int]) -> float:
+    def cost(offer: tuple[WeightScheme, int]) -> float:
+        if isinstance(offer[0], FloatScheme):
+            return 0.0
         error_OI = scaled_OI - round_weighted(scaled_OI, importance_I, offer[0]).decode()
         return 0.5 * count * share * float(some_O @ (np.square(error_OI, dtype=np.float64) @ square_I))
 

@@ -6,19 +6,21 @@ Not here: the parts: what was asked (request.py), what is preferred (decide.py),
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import msgspec
 
 from bitwright.core.errors import EnvironmentFault, UsageError
 from bitwright.core.plan import (
+    ArtifactFormat,
     Budget,
     CalibrationPlan,
     DeviceFacts,
     Memory,
     Method,
     ModelFacts,
+    Override,
     Plan,
     Reason,
     TensorPlan,
@@ -38,13 +40,14 @@ from bitwright.facts.compressed_types import COMPRESSED_TYPES, engine_notes
 from bitwright.facts.folder_types import FOLDERS, folder_notes
 from bitwright.facts.packed_tensors import parts_of
 from bitwright.facts.stored_tensors import safetensors_bytes
-from bitwright.planner.decide import Candidate, Decision, capability_of, decide
+from bitwright.planner.decide import Candidate, Decision, capability_of, decide, named_scheme
 from bitwright.planner.file_size import gguf_file_bytes
 from bitwright.planner.memory import SGLANG, VLLM, fits, overhead_interval, serving_memory
+from bitwright.planner.overrides import override_reasons, override_tensors
 from bitwright.planner.request import Request, check_request
-from bitwright.planner.tensors import bits_per_weight, float_tensors, gguf_tensors, linear_tensors
+from bitwright.planner.tensors import bits_per_weight, float_tensors, gguf_tensors, linear_tensors, with_scheme
 
-MIXED = "-mix"  # ends the label of a type whose tensors were chosen under a byte budget
+MIXED = "-mix"  # ends the label of a type some tensors of which were chosen by hand or under a byte budget
 SMALL_MODEL = 10**9
 FIT_SOURCE = "decision framework handbook, step 1"
 
@@ -71,12 +74,13 @@ def make_plan(
     calibration: CalibrationPlan | None = None,
     context: int = 4096,
     saturate: bool = False,
+    overrides: Sequence[Override] = (),
 ) -> Plan:
     """Decide and size everything.
 
     `bits`, `group_size` (`None`: one scale per channel) and `symmetric` concern compressed-tensors, and giving `bits`
     names that format; `bits=None` is 4 when the format was named, and the use case's choice otherwise. A context longer
-    than the model's is cut to it.
+    than the model's is cut to it. `overrides` are types by hand (overrides.py).
     Raises `UsageError` on a request that cannot be, `UnsupportedError` on one that this version does not serve, and
     `EnvironmentFault` when nothing that may be chosen fits in memory.
     """
@@ -88,35 +92,36 @@ def make_plan(
     )  # fmt: skip
     decision = decide(facts, device, request)
     context = min(context, facts.context)
-    chosen, fit = _first_that_fits(facts, device, decision, context)
+    chosen, fit = _first_that_fits(facts, device, decision, context, overrides)
     how, how_reason = _method(chosen, request)
     return Plan(
         model=facts,
         device=device,
         use_case=request.use_case,
         format=chosen.candidate.format,
-        type=chosen.candidate.label,
+        type=chosen.candidate.label + (MIXED if any(entry.by_hand for entry in chosen.tensors) else ""),
         method=how,
         effort=request.effort,
         saturate=saturate,
+        overrides=tuple(overrides),
         engine=chosen.candidate.engine,
         launch=_launch(chosen.candidate, device, context),
         calibration=calibration or CalibrationPlan(),
         tensors=chosen.tensors,
-        file_bytes=_file_bytes(facts, chosen),
+        file_bytes=_file_bytes(facts, chosen.tensors, chosen.candidate.format),
         bits_per_weight=bits_per_weight(chosen.tensors),
         memory=chosen.memory,
-        reasons=(*decision.reasons, *_fallback_reasons(chosen), how_reason, *fit),
+        reasons=(*decision.reasons, *_fallback_reasons(chosen), *override_reasons(chosen.tensors), how_reason, *fit),
         warnings=(*decision.warnings, *_warnings(facts, device, chosen)),
     )
 
 
 def _first_that_fits(
-    facts: ModelFacts, device: DeviceFacts, decision: Decision, context: int
+    facts: ModelFacts, device: DeviceFacts, decision: Decision, context: int, overrides: Sequence[Override]
 ) -> tuple[_Sized, tuple[Reason, ...]]:
     """The first candidate that fits, and the reason that says so; a named candidate in any case."""
     for candidate in decision.candidates:
-        sized = _sized(facts, device, candidate, context)
+        sized = _sized(facts, device, candidate, context, overrides)
         if decision.named or fits(sized.memory):
             break
     else:
@@ -138,7 +143,9 @@ def _first_that_fits(
     return sized, (Reason(choice=f"{sized.candidate.label} in memory", because=because, source=FIT_SOURCE),)
 
 
-def _sized(facts: ModelFacts, device: DeviceFacts, candidate: Candidate, context: int) -> _Sized:
+def _sized(
+    facts: ModelFacts, device: DeviceFacts, candidate: Candidate, context: int, overrides: Sequence[Override]
+) -> _Sized:
     if candidate.preset is not None:
         tensors = gguf_tensors(facts, candidate.preset)
     else:
@@ -147,13 +154,14 @@ def _sized(facts: ModelFacts, device: DeviceFacts, candidate: Candidate, context
             tensors = float_tensors(facts, candidate.scheme)
         else:
             tensors = linear_tensors(facts, candidate.scheme, candidate.format)
+    tensors = override_tensors(facts, tensors, candidate.format, overrides, partial(named_scheme, facts, candidate))
     memory = serving_memory(facts, tensors, device, engine=candidate.engine, context=context)
     return _Sized(candidate=candidate, tensors=tensors, memory=memory)
 
 
 def _method(chosen: _Sized, request: Request) -> tuple[Method, Reason]:
     """GPTQ unless something else was asked for, or there is nothing to round."""
-    if chosen.candidate.preset in GGML_FLOATS or isinstance(chosen.candidate.scheme, FloatScheme):
+    if all(entry.scheme.label in GGML_FLOATS for entry in chosen.tensors):
         because = "values are cast; there are no codes to choose"
         return "rtn", Reason(choice="no quantization", because=because, source="the type")
     if chosen.candidate.format == "bitsandbytes":
@@ -190,10 +198,8 @@ def _launch(candidate: Candidate, device: DeviceFacts, context: int) -> tuple[st
     return line if device.count == 1 else (*line, "--tensor-parallel-size", str(device.count))
 
 
-def _file_bytes(facts: ModelFacts, chosen: _Sized) -> int:
-    if chosen.candidate.preset is not None:
-        return gguf_file_bytes(facts, chosen.tensors)
-    return safetensors_bytes(chosen.tensors, parts_of(chosen.candidate.format))
+def _file_bytes(facts: ModelFacts, tensors: tuple[TensorPlan, ...], format: ArtifactFormat) -> int:
+    return gguf_file_bytes(facts, tensors) if format == "gguf" else safetensors_bytes(tensors, parts_of(format))
 
 
 def _fallback_reasons(chosen: _Sized) -> tuple[Reason, ...]:
@@ -234,16 +240,10 @@ def _warnings(facts: ModelFacts, device: DeviceFacts, chosen: _Sized) -> tuple[s
 
 
 def with_types(plan: Plan, schemes: Mapping[str, WeightScheme], budget: Budget) -> Plan:
-    """A GGUF plan with other types for some tensors: sizes, memory and reasons follow."""
-    assert plan.format == "gguf", plan.format
+    """A plan with other types for some tensors: sizes, memory and reasons follow."""
     because = f"the least predicted loss under {format_bytes(budget.file_bytes)}"
     tensors = tuple(
-        msgspec.structs.replace(
-            entry,
-            scheme=schemes[entry.name],
-            bytes=schemes[entry.name].bytes_for(math.prod(entry.shape[:-1]), entry.shape[-1]),
-            reason=f"byte budget: {because}",
-        )
+        with_scheme(entry, schemes[entry.name], plan.format, f"byte budget: {because}")
         if entry.name in schemes
         else entry
         for entry in plan.tensors
@@ -254,13 +254,12 @@ def with_types(plan: Plan, schemes: Mapping[str, WeightScheme], budget: Budget) 
         source="gradients of the model on the calibration text; docs/methods/budget.md",
     )
     memory = serving_memory(plan.model, tensors, plan.device, engine=plan.engine, context=plan.memory.context)
-    size = gguf_file_bytes(plan.model, tensors)
     return msgspec.structs.replace(
         plan,
         type=plan.type if plan.type.endswith(MIXED) else f"{plan.type}{MIXED}",
         budget=budget,
         tensors=tensors,
-        file_bytes=size,
+        file_bytes=_file_bytes(plan.model, tensors, plan.format),
         bits_per_weight=bits_per_weight(tensors),
         memory=memory,
         reasons=(*plan.reasons, reason),

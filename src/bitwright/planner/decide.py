@@ -16,12 +16,20 @@ import dataclasses
 import msgspec
 
 from bitwright.core.plan import ArtifactFormat, DeviceFacts, ModelFacts, Reason
-from bitwright.core.schemes import GROUP_SIZES, CodebookScheme, FloatScheme, IntScheme, MinifloatScheme
+from bitwright.core.schemes import (
+    GROUP_SIZES,
+    CodebookScheme,
+    FloatScheme,
+    GgmlScheme,
+    IntScheme,
+    MinifloatScheme,
+    WeightScheme,
+)
 from bitwright.facts.compressed_types import COMPRESSED_TYPES, LinearScheme
 from bitwright.facts.folder_types import FOLDERS, FolderScheme
 from bitwright.facts.rules import gguf_rules, integer_rules
 from bitwright.planner.memory import LLAMA_CPP, SGLANG, VLLM
-from bitwright.planner.request import Request
+from bitwright.planner.request import Request, float_scheme, linear_scheme
 from bitwright.planner.tensors import FLOATS, fitting_group_sizes
 
 TWO_STEPS = "deployment guide §15, the production decision in two steps"
@@ -162,6 +170,19 @@ def _group_size(facts: ModelFacts, wanted: int | None) -> tuple[int | None, tupl
 def _with_scale_dtype(scheme: LinearScheme, facts: ModelFacts) -> LinearScheme:
     """Scales in the checkpoint's dtype, which is the one that loaders give them."""
     return msgspec.structs.replace(scheme, scale_dtype=FLOATS[facts.dtype])
+
+
+def named_scheme(facts: ModelFacts, candidate: Candidate, name: str) -> WeightScheme:
+    """The scheme that a type names beside the candidate's own, whose group size and symmetry integers take over.
+
+    Raises `UsageError` for a name that the candidate's format does not know.
+    """
+    if candidate.preset is not None:
+        return GgmlScheme(type=name)
+    if isinstance(candidate.scheme, FloatScheme):
+        return float_scheme(name)
+    beside = candidate.scheme if isinstance(candidate.scheme, IntScheme) else IntScheme(bits=4, group_size=128)
+    return _with_scale_dtype(linear_scheme(name, beside.group_size, beside.symmetric), facts)
 
 
 def capability_of(device: DeviceFacts) -> tuple[int, int] | None:

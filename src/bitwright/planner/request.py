@@ -71,22 +71,15 @@ def check_request(
     # MXFP4 is a type of both formats: of GGUF, which runs on every device, unless the other is named
     name = type if type in COMPRESSED_TYPES and (type not in PRESETS or format == "compressed-tensors") else None
     preset = type if type is not None and label is None and name is None else None
-    if preset is not None and format == "compressed-tensors":
-        raise UsageError(
-            f"`{preset}` is no compressed-tensors type", hint="use --bits and --group-size, or --format gguf"
-        )
-    if preset is not None and preset not in PRESETS:
-        raise UnsupportedError(
-            f"type `{preset}` is not supported",
-            hint=did_you_mean(preset, [*PRESETS, *INTEGER_TYPES, *COMPRESSED_TYPES, *BITSANDBYTES_TYPES]),
-        )
+    if preset is not None:
+        _check_preset(preset, format)
     if (label is not None or name is not None) and format == "gguf":
         raise UsageError(f"`{type}` is no GGUF type", hint=f"known: {', '.join(PRESETS)}")
     if bits is not None and (format == "gguf" or preset is not None):
         raise UsageError("bits are not chosen in GGUF", hint=f"name a type instead: {', '.join(PRESETS)}")
     if bits is not None and name is not None:
         raise UsageError(f"`{name}` has its bits in its name", hint="leave --bits away")
-    if bits is not None and label is not None and int(label[1]) != bits:
+    if label is not None and bits not in (None, int(label[1])):
         raise UsageError(f"`{type}` and {bits} bits contradict each other", hint="give one of them")
     scheme: LinearScheme | None = None
     if name is not None:
@@ -109,18 +102,27 @@ def check_request(
     )
 
 
+def _check_preset(preset: str, format: str | None) -> None:
+    """Whether a name that is no type of other formats is a mixture of GGUF."""
+    if format == "compressed-tensors":
+        raise UsageError(
+            f"`{preset}` is no compressed-tensors type", hint="use --bits and --group-size, or --format gguf"
+        )
+    if preset not in PRESETS:
+        raise UnsupportedError(
+            f"type `{preset}` is not supported",
+            hint=did_you_mean(preset, [*PRESETS, *INTEGER_TYPES, *COMPRESSED_TYPES, *BITSANDBYTES_TYPES]),
+        )
+
+
 def _of_floats(type: str | None, *, use_case: str, method: str | None, effort: str) -> Request:
     """A request for a checkpoint in another floating-point type."""
-    if type not in GGML_FLOATS:
-        what = "no type was named" if type is None else f"`{type}` is no floating-point type"
-        raise UsageError(
-            f"{what}: a plain safetensors folder holds floats", hint=f"use --type {' or '.join(GGML_FLOATS)}"
-        )
+    scheme = float_scheme(type)
     if method not in (None, "rtn"):
         raise UsageError(f"a cast to {type} has no codes for `{method}` to choose", hint="leave --method away")
     return Request(
         use_case=cast(UseCase, use_case), format="safetensors", preset=None,
-        scheme=FloatScheme(dtype=cast(FloatDtype, type.lower())), name=type, method="rtn", effort=cast(Effort, effort),
+        scheme=scheme, name=type, method="rtn", effort=cast(Effort, effort),
         group_size=None, symmetric=True,
     )  # fmt: skip
 
@@ -156,6 +158,28 @@ def _of_folder(
         use_case=cast(UseCase, use_case), format=cast(ArtifactFormat, format), preset=None, scheme=scheme, name=name,
         method=cast("Method | None", method), effort=cast(Effort, effort), group_size=group_size, symmetric=symmetric,
     )  # fmt: skip
+
+
+def linear_scheme(name: str, group_size: int | None, symmetric: bool) -> LinearScheme:
+    """The scheme of a compressed-tensors type by its name. Raises `UsageError` for one that is not known."""
+    label = _LABEL.fullmatch(name)
+    if label is not None:
+        return _labelled(label, group_size, symmetric)
+    if name not in COMPRESSED_TYPES:
+        raise UsageError(
+            f"`{name}` is no compressed-tensors type", hint=did_you_mean(name, [*INTEGER_TYPES, *COMPRESSED_TYPES])
+        )
+    return COMPRESSED_TYPES[name]
+
+
+def float_scheme(name: str | None) -> FloatScheme:
+    """The scheme of a floating-point type by its name. Raises `UsageError` for one that is none."""
+    if name not in GGML_FLOATS:
+        what = "no type was named" if name is None else f"`{name}` is no floating-point type"
+        raise UsageError(
+            f"{what}: a plain safetensors folder holds floats", hint=f"use --type {' or '.join(GGML_FLOATS)}"
+        )
+    return FloatScheme(dtype=cast(FloatDtype, name.lower()))
 
 
 def _labelled(label: re.Match[str], group_size: int | None, symmetric: bool) -> IntScheme:

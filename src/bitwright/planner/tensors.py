@@ -60,8 +60,7 @@ def linear_tensors(
             continue
         check_groups(facts, tensor, scheme)
         reason = f"linear inside a block: {scheme.label}"
-        entry = _planned(tensor, tensor.name, scheme, reason)
-        planned.append(msgspec.structs.replace(entry, bytes=sum(part.bytes for part in parts_of(format)(entry))))
+        planned.append(with_scheme(_planned(tensor, tensor.name, scheme, reason), scheme, format, reason))
     return tuple(planned)
 
 
@@ -96,6 +95,15 @@ def check_groups(facts: ModelFacts, tensor: TensorFacts, scheme: LinearScheme | 
     raise UsageError(
         f"group size {scheme.input_group} does not divide the {tensor.shape[1]} inputs of `{tensor.name}`", hint=hint
     )
+
+
+def with_scheme(entry: TensorPlan, scheme: WeightScheme, format: ArtifactFormat, reason: str) -> TensorPlan:
+    """A planned tensor under another scheme: its bytes follow."""
+    size = scheme.bytes_for(math.prod(entry.shape[:-1]), entry.shape[-1])
+    changed = msgspec.structs.replace(entry, scheme=scheme, bytes=size, reason=reason)
+    if format == "gguf" or isinstance(scheme, FloatScheme):
+        return changed
+    return msgspec.structs.replace(changed, bytes=sum(part.bytes for part in parts_of(format)(changed)))
 
 
 def bits_per_weight(tensors: tuple[TensorPlan, ...]) -> float:

@@ -5,13 +5,15 @@ Rules that this obeys, each of which makes some loader refuse or misread the fil
     the whole is called `mixed-precision`
   - `actorder` only with strategy `group` and integers: compressed-tensors 0.17.0, which vLLM 0.32 pins, refuses it for
     channels
+  - no group targets `Linear` where there are several: vLLM asks for the class of a fused layer before it looks for the
+    names of its parts, and would give q, k and v the scheme of that group
   - `group_size` is null for strategies that have none
   - `ignore` names `lm_head` unless it is quantized (a tied one is a Linear without weights of its own), and every other
     matrix that a target would match but that stays float
   - arguments of FP8, NVFP4 and MX are those of the library's presets, which is what engines compare with
 
 Sources: compressed-tensors 0.20, quantization/{quant_config,quant_args,quant_scheme}.py; vLLM 0.32,
-layers/quantization/compressed_tensors/; compressed-tensors issue 840.
+layers/quantization/compressed_tensors/{compressed_tensors,utils}.py; compressed-tensors issue 840.
 """
 
 from __future__ import annotations
@@ -37,14 +39,14 @@ E4M3, BYTE = "torch.float8_e4m3fn", "torch.uint8"
 
 
 def quantization_config(plan: Plan) -> dict[str, Any]:
-    """Build the record. Where a plan mixes schemes, the commonest one targets `Linear`, the others their modules."""
+    """Build the record. One scheme targets `Linear`; where a plan mixes schemes, every group names its modules."""
     members: dict[IntScheme | MinifloatScheme, list[str]] = collections.defaultdict(list)
     for entry in plan.tensors:
         if isinstance(entry.scheme, IntScheme | MinifloatScheme):
             members[entry.scheme].append(entry.name.removesuffix(".weight"))
     ordered = sorted(members.items(), key=lambda item: (-len(item[1]), item[0].label))
     groups = {
-        f"group_{number}": _group(scheme, ["Linear"] if number == 0 else modules, act_order=plan.method == "gptq")
+        f"group_{number}": _group(scheme, modules if len(ordered) > 1 else ["Linear"], act_order=plan.method == "gptq")
         for number, (scheme, modules) in enumerate(ordered)
     }
     formats = {group["format"] for group in groups.values()}

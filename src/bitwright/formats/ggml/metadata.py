@@ -54,7 +54,7 @@ def file_type(preset: str) -> int:
     """`general.file_type` of a preset name such as Q4_K_M. Raises `UnsupportedError`."""
     known = {kind.name.partition("_")[2]: int(kind) for kind in gguf.LlamaFileType}
     known["MXFP4"] = known["MXFP4_MOE"]  # llama.cpp has one number for MXFP4, whichever tensors have it
-    preset = preset.removesuffix("-mix")  # a byte budget starts from a preset and keeps its number
+    preset = preset.removesuffix("-mix")  # a mixture starts from a preset and keeps its number
     if preset not in known:
         raise UnsupportedError(f"`{preset}` is not a GGUF file type", hint=did_you_mean(preset, sorted(known)))
     return known[preset]

@@ -9,7 +9,8 @@ Version 1 (`checkpoint_format: gptq`) cannot hold a zero point of 0; version 2 (
 zero in the middle, so version 1 holds it, and that is what most loaders read.
 
 Not here: packing (gptq_packing.py), reading (gptq_reader.py).
-Sources: AutoGPTQ 0.7; GPTQModel 7.7, quantization/config.py; vLLM 0.32, layers/quantization/auto_gptq.py.
+Sources: AutoGPTQ 0.7; GPTQModel 7.7, quantization/config.py; vLLM 0.32, layers/quantization/auto_gptq.py and
+utils/gptq_utils.py (`dynamic`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from bitwright.formats.folders.writer import SafetensorsFolderWriter, is_exact, 
 from bitwright.formats.layout import float_bytes
 from bitwright.formats.packed.gptq_packing import BITS, SIDE_CONFIG, VERSIONS, fills_words, pack
 from bitwright.tensors.qtensor import QTensor
+
+FUSED = {"q_proj": "qkv_proj", "gate_proj": "gate_up_proj"}
 
 
 class GptqWriter(SafetensorsFolderWriter):
@@ -83,7 +86,7 @@ class GptqWriter(SafetensorsFolderWriter):
         common = collections.Counter(schemes.values()).most_common(1)
         main = common[0][0] if common else IntScheme(bits=4, group_size=128, scale_dtype="f16")
         head = any(module == "lm_head" for module in schemes)
-        floats = [module for module in self.float_linears() if module != "lm_head"]
+        floats = [name for module in self.float_linears() if module != "lm_head" for name in _as_engines_say(module)]
         dynamic: dict[str, dict[str, Any]] = {f"-:^{re.escape(module)}$": {} for module in floats}
         dynamic |= {f"+:^{re.escape(m)}$": _settings(scheme) for m, scheme in schemes.items() if scheme != main}
         return {
@@ -118,6 +121,12 @@ def check_words(entry: TensorPlan, bits: int) -> None:
             f"`{entry.name}` has {columns} inputs, which groups of {scheme.group_size} do not divide",
             hint="choose a smaller --group-size, or `channel`",
         )
+
+
+def _as_engines_say(module: str) -> tuple[str, ...]:
+    """A module, and for the first of those that vLLM fuses the name that it has there: rules must match that one."""
+    parent, _, last = module.rpartition(".")
+    return (module, f"{parent}.{FUSED[last]}") if last in FUSED else (module,)
 
 
 def _settings(scheme: IntScheme) -> dict[str, Any]:

@@ -1,0 +1,52 @@
+"""The look ahead before a long step, and the refusal of one that cannot end well. Reads headers only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bitwright.core.errors import EnvironmentFault
+from bitwright.core.plan import CalibrationPlan, Plan
+from bitwright.core.protocols import SILENT, Progress
+from bitwright.core.units import format_bytes
+
+if TYPE_CHECKING:
+    from bitwright.api.shipment import EvaluationText
+    from bitwright.core.preflight import Preflight
+
+
+def preflight(plan: Plan, out: Path, *, text: EvaluationText | None = None) -> Preflight:
+    """What `quantize` of `plan` into `out` will take; with `text`, `ship`, which judges on it.
+
+    A plan that is finished in `out` needs nothing more, which its figures do not show.
+    """
+    from bitwright.planner.duration import Judging
+    from bitwright.planner.preflight import quantize_preflight
+
+    judging = None
+    if text is not None:
+        tokens = max(len(text.files), 1) * text.windows * text.length
+        judging = Judging(tokens=tokens, sampled=not text.files, measured=plan.format == "gguf")
+    return quantize_preflight(plan, out, judging=judging)
+
+
+def preflight_imatrix(
+    model: Path | str, out: Path, *, lora: Path | str | None, calibration: CalibrationPlan, progress: Progress = SILENT
+) -> Preflight:
+    """What `imatrix` will take. Raises as it does for a model or text that is not there."""
+    from bitwright.api.models import model_facts_of, model_folder
+    from bitwright.planner.preflight import imatrix_preflight
+
+    return imatrix_preflight(model_facts_of(model_folder(model, progress=progress), lora), calibration, out)
+
+
+def refuse_full_disk(found: Preflight) -> None:
+    """Raise `EnvironmentFault` when the step's files do not fit on the disk. Memory is only predicted, and warned of."""
+    disk = found.disk
+    if disk.needed > disk.free:
+        what = ", ".join(f"{part.what} {format_bytes(part.amount)}" for part in disk.parts)
+        raise EnvironmentFault(
+            f"no space left on the disk that holds `{disk.where}`: {found.step} needs {format_bytes(disk.needed)} "
+            f"({what}), {format_bytes(disk.free)} are free",
+            hint="free some space, or choose another --out",
+        )

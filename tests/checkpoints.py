@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,31 @@ def write_checkpoint(
     tensors = {name: value for name, value in weights.items() if name not in drop}
     write_weights(folder, tensors, shards=shards, dtype=dtype)
     write_tokenizer(folder, vocab=vocab)
+    return folder
+
+
+def write_hollow(
+    folder: Path, *, hidden: int, layers: int, heads: int, kv_heads: int, intermediate: int, vocab: int
+) -> Path:
+    """A Llama checkpoint of any size whose weights are a hole in the file: for what reads headers alone."""
+    folder.mkdir(parents=True)
+    width = hidden // heads
+    config = _config("llama", hidden, layers, heads, kv_heads, width, intermediate, vocab, 8192, False, 5)
+    (folder / "config.json").write_text(json.dumps(config))
+    shapes = tensor_shapes(
+        "llama", hidden=hidden, layers=layers, heads=heads, kv_heads=kv_heads, head_dim=width,
+        intermediate=intermediate, vocab=vocab, tied=False,
+    )  # fmt: skip
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        size = 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [end, end + size]}
+        end += size
+    start = with_header(header, b"")
+    with open(folder / "model.safetensors", "wb") as handle:
+        handle.write(start)
+        handle.truncate(len(start) + end)
+    write_tokenizer(folder)
     return folder
 
 

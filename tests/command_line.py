@@ -8,6 +8,8 @@ from pathlib import Path
 
 from bitwright.cli.app import main
 
+FINAL = (".gguf", ".safetensors", "quant.json", "validation.json", "speed.json", "report.html")
+
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
@@ -42,3 +44,20 @@ def run_main(capsys: object, *words: str) -> Answer:
     code = main([str(word) for word in words])
     captured = capsys.readouterr()  # type: ignore[attr-defined]
     return Answer(code, captured.out, captured.err)
+
+
+def check(answer: Answer, code: int, *words: str) -> None:
+    """The one form that every refusal takes."""
+    assert "Traceback" not in answer.err, answer.err
+    assert len(answer.errors) == 1, answer.err
+    assert len(answer.hints) == 1, answer.err
+    assert answer.code == code, answer.err
+    assert answer.out == ""
+    for word in words:
+        assert word in answer.err, answer.err
+
+
+def check_nothing_made(out: Path) -> None:
+    """No file under a final name."""
+    made = [path for path in out.rglob("*") if path.name.endswith(FINAL)] if out.is_dir() else []
+    assert made == []

@@ -16,29 +16,11 @@ from pathlib import Path
 import pytest
 
 from checkpoints import write_checkpoint
-from command_line import Answer, Run
+from command_line import Run, check, check_nothing_made
 
-FINAL = (".gguf", ".safetensors", "quant.json", "validation.json", "speed.json", "report.html")
 QUICK = ("--samples", "2", "--length", "32")
 
 Damage = Callable[[Path], None]
-
-
-def check(answer: Answer, code: int, *words: str) -> None:
-    """The one form that every refusal takes."""
-    assert "Traceback" not in answer.err, answer.err
-    assert len(answer.errors) == 1, answer.err
-    assert len(answer.hints) == 1, answer.err
-    assert answer.code == code, answer.err
-    assert answer.out == ""
-    for word in words:
-        assert word in answer.err, answer.err
-
-
-def check_nothing_made(out: Path) -> None:
-    """No file under a final name."""
-    made = [path for path in out.rglob("*") if path.name.endswith(FINAL)] if out.is_dir() else []
-    assert made == []
 
 
 def truncate_shard(folder: Path) -> None:

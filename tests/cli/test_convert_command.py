@@ -55,3 +55,13 @@ def test_refusals_are_one_line_with_the_command(run: Run, artifact: Path, tmp_pa
 def test_inspect_names_the_folder_formats(run: Run, artifact: Path) -> None:
     found = json.loads(run("inspect", str(artifact), "--json").out)
     assert (found["kind"], found["types"][0]["type"]) == ("gptq", "packed 4-bit")
+
+
+def test_a_dry_run_reads_and_writes_nothing(run: Run, artifact: Path, tmp_path: Path) -> None:
+    words = ("convert", str(artifact), "--format", "gguf", "--out", str(tmp_path / "out"), "--dry-run")
+    got = run(*words)
+    assert got.code == 0
+    assert "working memory" in got.out
+    assert json.loads(run(*words, "--json").out)["step"] == "convert"
+    assert not (tmp_path / "out").exists()
+    assert run(*words[:3], "bitsandbytes", *words[4:]).code == 2  # what cannot carry over is refused all the same

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
+from bitwright.api.preflight import refuse_full_disk
 from bitwright.core.documents import read_document, write_document
 from bitwright.core.errors import BitwrightError, UnsupportedError, UsageError, did_you_mean
 from bitwright.core.plan import ArtifactFormat, Plan
@@ -13,6 +15,8 @@ from bitwright.core.records import ConversionRecord, QuantRecord
 
 if TYPE_CHECKING:
     from bitwright.core.plan import TensorPlan
+    from bitwright.core.preflight import Preflight
+    from bitwright.formats.coded import CodedSource
 
 FORMATS: tuple[str, ...] = get_args(ArtifactFormat)
 QUANT_FILE = "quant.json"
@@ -27,15 +31,49 @@ ANEW = {
 }
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Conversion:
+    """A conversion that is known to be exact, and not written yet."""
+
+    plan: Plan
+    place: Path
+    out: Path
+    source: CodedSource
+    made: QuantRecord | None  # the `quant.json` beside the artifact
+
+    def preflight(self) -> Preflight:
+        """What writing it will take."""
+        from bitwright.planner.preflight import convert_preflight
+
+        return convert_preflight(self.plan, self.out)
+
+    def write(self, progress: Progress = SILENT) -> ConversionRecord:
+        """Write and prove. Raises `EnvironmentFault` when the disk has no room for it."""
+        from bitwright.pipeline.convert import convert as run
+
+        refuse_full_disk(self.preflight())
+        record = run(self.plan, self.source, self.place, self.out, progress=progress)
+        if self.made is not None:
+            write_document(_as_made(self.made, self.plan, record), self.out / QUANT_FILE)
+        return record
+
+
 def convert(artifact: Path | str, format: str, out: Path, *, progress: Progress = SILENT) -> ConversionRecord:
     """Write `artifact` as `format` into the new folder `out`, and prove that both decode to the same numbers.
+
+    Raises as `plan_conversion` and `Conversion.write`.
+    """
+    return plan_conversion(artifact, format, out, progress=progress).write(progress)
+
+
+def plan_conversion(artifact: Path | str, format: str, out: Path, *, progress: Progress = SILENT) -> Conversion:
+    """Read all codes of `artifact` and say what each becomes; nothing is written.
 
     Raises `UnsupportedError` with the reason, and the command that quantizes anew, where the integers do not carry over
     exactly; `UsageError` when `out` is there; `InputError` for a damaged artifact.
     """
     from bitwright.facts.hardware import find_device
     from bitwright.formats.coded import open_codes
-    from bitwright.pipeline.convert import convert as run
     from bitwright.pipeline.convert import planned_tensors
     from bitwright.planner.conversion import conversion_plan
 
@@ -68,10 +106,7 @@ def convert(artifact: Path | str, format: str, out: Path, *, progress: Progress 
         method=made.plan.method if made is not None else "rtn",
         calibration=made.plan.calibration if made is not None else None,
     )
-    record = run(plan, source, place, out, progress=progress)
-    if made is not None:
-        write_document(_as_made(made, plan, record), out / QUANT_FILE)
-    return record
+    return Conversion(plan, place, out, source, made)
 
 
 def _place(path: Path) -> Path:

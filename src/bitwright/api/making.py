@@ -9,6 +9,7 @@ import msgspec
 
 from bitwright.api.decision import settle
 from bitwright.api.models import adapter_folder, model_folder
+from bitwright.api.preflight import is_made, preflight, refuse_full_disk
 from bitwright.core.atomic import sha256_file
 from bitwright.core.errors import InputError, MismatchError, UsageError
 from bitwright.core.plan import CalibrationPlan, Plan
@@ -29,11 +30,14 @@ def quantize(
     """Write the artifact of `plan`, `plan.json` and `quant.json` into `out`; go on where an interrupted call stopped.
 
     `model` and `lora` are where they lie now, by default where the plan found them. Raises `MismatchError` when `out`
-    holds something else, `InputError` for a damaged checkpoint or text, `EnvironmentFault` for a full disk.
+    holds something else, `InputError` for a damaged checkpoint or text, `EnvironmentFault` for a full disk,
+    before anything is written where sizes show it.
     """
     check_text(plan.calibration)
     folder = model_folder(model if model is not None else plan.model.path, progress=progress)
     adapter = adapter_folder(lora or plan.model.adapter)
+    if not is_made(out):
+        refuse_full_disk(preflight(plan, out))
     plan = settle(plan, out)
     from bitwright.pipeline.run import quantize as run
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def preflight(plan: Plan, out: Path, *, text: EvaluationText | None = None) -> Preflight:
     """What `quantize` of `plan` into `out` will take; with `text`, `ship`, which judges on it.
 
-    A plan that is finished in `out` needs nothing more, which its figures do not show.
+    What an interrupted run has done already is counted again in its time, not in its disk.
     """
     from bitwright.planner.duration import Judging
     from bitwright.planner.preflight import quantize_preflight
@@ -27,7 +27,12 @@ def preflight(plan: Plan, out: Path, *, text: EvaluationText | None = None) -> P
     if text is not None:
         tokens = max(len(text.files), 1) * text.windows * text.length
         judging = Judging(tokens=tokens, sampled=not text.files, measured=plan.format == "gguf")
-    return quantize_preflight(plan, out, judging=judging)
+    return quantize_preflight(plan, out, made=is_made(out), judging=judging)
+
+
+def is_made(out: Path) -> bool:
+    """Whether a quantization is finished in `out`; which one, it is for the run itself to compare."""
+    return (out / "quant.json").exists()
 
 
 def preflight_imatrix(
@@ -41,7 +46,7 @@ def preflight_imatrix(
 
 
 def refuse_full_disk(found: Preflight) -> None:
-    """Raise `EnvironmentFault` when the step's files do not fit on the disk. Memory is only predicted, and warned of."""
+    """Raise `EnvironmentFault` when the step's files do not fit on the disk. Memory is predicted, and warned of."""
     disk = found.disk
     if disk.needed > disk.free:
         what = ", ".join(f"{part.what} {format_bytes(part.amount)}" for part in disk.parts)

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from bitwright import api
+from bitwright.api.conversion import plan_conversion
 from bitwright.cli import options, render
+from bitwright.cli.announce import announce
 from bitwright.cli.progress import progress
 
 EPILOG = """\b
@@ -27,11 +28,15 @@ def run(
         ),
     ],
     out: options.Out,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Write an artifact in another format with the same integers, and prove that both decode alike."""
-    record = api.convert(artifact, format, out, progress=progress(quiet))
+    conversion = plan_conversion(artifact, format, out, progress=progress(quiet))
+    if announce(conversion.preflight(), dry_run=dry_run, json=json, quiet=quiet):
+        return
+    record = conversion.write(progress(quiet))
     render.print_json(record) if json else render.print_conversion(record, str(out))
 
 

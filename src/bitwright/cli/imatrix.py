@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from bitwright import api
 from bitwright.api.making import calibration_plan
+from bitwright.api.preflight import preflight_imatrix, refuse_full_disk
 from bitwright.cli import options, render
+from bitwright.cli.announce import announce
 from bitwright.cli.progress import progress
 
 EPILOG = """\b
@@ -23,17 +25,17 @@ def run(
     samples: options.Samples = 64,
     length: options.Length = 512,
     seed: options.Seed = 0,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Measure how much each input of each matrix matters, and write it as an importance matrix of llama.cpp."""
-    record = api.imatrix(
-        model,
-        out,
-        lora=lora,
-        calibration=calibration_plan(calibration or (), samples, length, seed),
-        progress=progress(quiet),
-    )
+    spec = calibration_plan(calibration or (), samples, length, seed)
+    found = preflight_imatrix(model, out, lora=lora, calibration=spec, progress=progress(quiet))
+    if announce(found, dry_run=dry_run, json=json, quiet=quiet):
+        return
+    refuse_full_disk(found)
+    record = api.imatrix(model, out, lora=lora, calibration=spec, progress=progress(quiet))
     render.print_json(record) if json else render.print_imatrix(record)
 
 

@@ -107,7 +107,9 @@ Force = Annotated[bool, typer.Option("--force", help="Store 65504 for values tha
 PlanFile = Annotated[
     Path | None, typer.Option("--plan", metavar="FILE", help="Follow this plan.json instead of making a plan.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be made, and its size; write nothing.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show time, memory, disk and engines to expect; write nothing.")
+]
 
 Reference = Annotated[
     str,

@@ -9,7 +9,9 @@ import typer
 from bitwright import api
 from bitwright.api.decision import explain
 from bitwright.api.making import calibration_plan
+from bitwright.api.preflight import is_made, preflight
 from bitwright.cli import options, render
+from bitwright.cli.announce import announce
 from bitwright.cli.parsing import group_size_of, overrides_of, target_bytes
 from bitwright.cli.progress import progress
 from bitwright.core.documents import read_document
@@ -95,8 +97,8 @@ def run(
         if target != (None, None):
             size = target_bytes(target_size, target_bpw, made.model.parameters)
             made = api.share_out(made, out, size, model=model, lora=lora, progress=bars)
-    if dry_run:
-        render.print_json(made) if json else render.print_plan(explain(made), reasons=False)
+    found, silent = preflight(made, out), quiet or is_made(out)
+    if announce(found, dry_run=dry_run, json=json, quiet=silent, told=explain(made)):
         return
     record = api.quantize(made, out, model=model, lora=lora, progress=bars)
     render.print_json(record) if json else render.print_quant(record, str(out))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
+from bitwright.cli.foresight import preflight_rows
 from bitwright.core.documents import Document, to_json
 from bitwright.core.records import (
     ConversionRecord,
@@ -25,6 +26,7 @@ from bitwright.core.units import format_bytes, format_seconds
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from bitwright.core.preflight import Preflight
     from bitwright.planner.explain import Explanation
 
 WIDE = 240
@@ -48,6 +50,30 @@ def print_plan(told: Explanation, *, reasons: bool) -> None:
     if reasons:
         _table(console, ("choice", "because", "source"), told.reasons)
     for warning in told.warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
+
+
+def print_dry_run(told: Explanation, found: Preflight) -> None:
+    """The plan, and what the run would take."""
+    import dataclasses
+
+    print_plan(dataclasses.replace(told, warnings=()), reasons=False)
+    print()
+    print_preflight(found, whole=True)
+
+
+def print_preflight(found: Preflight, *, whole: bool) -> None:
+    """What a step will take: before it on stderr, in a few lines; for `--dry-run` on stdout, engines in full."""
+    console = _console(sys.stdout if whole else sys.stderr)
+    _pairs(console, preflight_rows(found, whole=whole))
+    if whole:
+        rows = [
+            (fit.engine, fit.scheme, f"{fit.devices}{' (here)' if fit.here else ''}", fit.kernel or "none", fit.how,
+             fit.because)
+            for fit in found.engines
+        ]  # fmt: skip
+        _table(console, ("engine", "type", "compute capability", "kernel", "", "because"), rows)
+    for warning in found.warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
 
 
@@ -236,11 +262,13 @@ def _plain(text: str) -> str:
     return escape(text)
 
 
-def _console() -> Console:
+def _console(stream: TextIO | None = None) -> Console:
     from rich.console import Console
 
-    if sys.stdout.isatty():
-        return Console(highlight=False)
+    stream = stream or sys.stdout
+    if stream.isatty():
+        return Console(highlight=False, file=stream)
     return Console(
-        highlight=False, width=WIDE, no_color=True, force_terminal=False, color_system=None, legacy_windows=False
-    )
+        highlight=False, width=WIDE, no_color=True, force_terminal=False, color_system=None, legacy_windows=False,
+        file=stream,
+    )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Literal
 from bitwright.core.documents import Document, Record
 
 Step = Literal["quantize", "ship", "convert", "imatrix"]
-How = Literal["computes", "widens", "emulates", "fails", "unknown"]
+How = Literal["computes", "widens", "emulates", "expands", "fails", "unknown"]
 
 
 class Interval(Record, frozen=True, kw_only=True):
@@ -56,7 +56,8 @@ class EngineFit(Record, frozen=True, kw_only=True):
     how        computes   products run in the stored type
                widens     weights are widened to 16 bits inside the kernel: memory is saved, time less so
                emulates   values are rounded as stored and multiplied in 16 bits: memory is saved, not time
-               fails      the engine refuses the file, or has no kernel
+               expands    weights become floats as the file is loaded: disk is saved, neither memory nor time
+    fails      the engine refuses the file, or has no kernel
                unknown    nobody has looked
     """
 

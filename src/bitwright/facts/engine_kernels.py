@@ -64,7 +64,8 @@ def otherwise() -> tuple[Otherwise, ...]:
 
 def engines_of(format: ArtifactFormat) -> list[str]:
     """Engines of which something is known for a format, in the order of the file."""
-    return list(dict.fromkeys(row.engine for row in (*kernels(), *otherwise()) if format in row.formats))
+    rows: list[Kernel | Otherwise] = [*kernels(), *otherwise()]
+    return list(dict.fromkeys(row.engine for row in rows if format in row.formats))
 
 
 def find_kernel(
@@ -94,9 +95,7 @@ def find_kernel(
     )
 
 
-def _runs(
-    row: Kernel, scheme: QuantScheme, capability: Capability | None, shapes: tuple[tuple[int, int], ...]
-) -> bool:
+def _runs(row: Kernel, scheme: QuantScheme, capability: Capability | None, shapes: tuple[tuple[int, int], ...]) -> bool:
     return _on_device(row, capability) and _holds(row, scheme) and _fills(row, shapes)
 
 

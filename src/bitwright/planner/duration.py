@@ -83,13 +83,18 @@ def needs_text(plan: Plan) -> bool:
     return fitted and not plan.calibration.imatrix
 
 
+def weighs_tokens(plan: Plan) -> bool:
+    """Whether gradients are taken first: for a byte budget, and with effort best."""
+    return plan.budget is not None or (plan.effort == "best" and plan.method != "rtn")
+
+
 def _calibrating(plan: Plan) -> dict[str, float]:
     if not needs_text(plan):
         return {}
     facts, tokens = plan.model, plan.calibration.samples * plan.calibration.length
     parts = {"writing calibration text": _sampling(facts, tokens)} if plan.calibration.source == SELF else {}
     one = _pass(facts, tokens)
-    if plan.budget is not None or (plan.effort == "best" and plan.method != "rtn"):
+    if weighs_tokens(plan):
         parts["weighing tokens"] = 4 * one + _head(facts, tokens) * 3
     passes = 2 if plan.method == "gptq" and plan.scales_columns else 1
     parts["running the model"] = one * passes / (cost.REDUCED_GAIN if plan.effort == "fast" else 1)

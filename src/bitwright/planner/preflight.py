@@ -10,11 +10,13 @@ Not here: seconds (duration.py), kernels (engine_fit.py), the refusal itself (ap
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 from bitwright.core.plan import CalibrationPlan, ModelFacts, Plan, TensorPlan
 from bitwright.core.preflight import DiskNeed, Interval, Kept, MemoryNeed, Preflight, Ragged, Share, Step, TimeNeed
+from bitwright.core.units import MIB, format_bytes
 from bitwright.facts.hardware import this_cpu
 from bitwright.planner.duration import (
     SELF,
@@ -23,25 +25,19 @@ from bitwright.planner.duration import (
     measuring_time,
     needs_text,
     quantizing_time,
+    weighs_tokens,
 )
 from bitwright.planner.engine_fit import engine_fits, is_quantized
 from bitwright.planner.working_memory import converting_memory, passing_memory, working_memory
 
 HIDDEN_BYTES, STORED_HIDDEN_BYTES = 4, 2  # float32 behind a block, bfloat16 at every boundary
-SMALL_FILES = 4 * 1024**2  # tokens, records, the report
+SMALL_FILES = 4 * MIB  # tokens, records, the report
 RAGGED = "do not fill blocks"
 
 
-def quantize_preflight(plan: Plan, out: Path, *, judging: Judging | None = None) -> Preflight:
-    """Of `quantize`; with `judging`, of `ship`."""
-    parts = {"artifact": float(plan.file_bytes), "tokens and records": float(SMALL_FILES)}
-    tokens = plan.calibration.samples * plan.calibration.length if needs_text(plan) else 0
-    hidden = tokens * plan.model.hidden
-    if hidden:
-        parts["hidden states"] = 2.0 * HIDDEN_BYTES * hidden
-    if hidden and (plan.budget is not None or (plan.effort == "best" and plan.method != "rtn")):
-        boundaries = STORED_HIDDEN_BYTES * (plan.model.layers + 1) + 2 * HIDDEN_BYTES
-        parts["weights of tokens, all blocks"] = float(boundaries * hidden)
+def quantize_preflight(plan: Plan, out: Path, *, made: bool = False, judging: Judging | None = None) -> Preflight:
+    """Of `quantize`; with `judging`, of `ship`. `made` says that the artifact is in `out` already."""
+    parts = {"tokens and records": float(SMALL_FILES)} | ({} if made else _quantize_files(plan))
     if judging is not None and judging.measured:
         parts["F16 twin for the measurement of speed"] = 2.0 * plan.model.parameters
     return _assembled(
@@ -51,6 +47,19 @@ def quantize_preflight(plan: Plan, out: Path, *, judging: Judging | None = None)
         disk_need(out, parts),
         memory_need(*working_memory(plan)),
     )
+
+
+def _quantize_files(plan: Plan) -> dict[str, float]:
+    """Bytes of the artifact, and of what lies beside it while it grows."""
+    parts = {"artifact": float(plan.file_bytes)}
+    tokens = plan.calibration.samples * plan.calibration.length if needs_text(plan) else 0
+    hidden = tokens * plan.model.hidden
+    if hidden:
+        parts["hidden states"] = 2.0 * HIDDEN_BYTES * hidden
+    if hidden and weighs_tokens(plan):
+        boundaries = STORED_HIDDEN_BYTES * (plan.model.layers + 1) + 2 * HIDDEN_BYTES
+        parts["hidden states of all blocks"] = float(boundaries * hidden)
+    return parts
 
 
 def convert_preflight(plan: Plan, out: Path) -> Preflight:
@@ -87,7 +96,7 @@ def memory_need(expected: int, rests_on: str) -> MemoryNeed:
 def disk_need(out: Path, parts: dict[str, float]) -> DiskNeed:
     """What is still to be written under `out`: what lies there under a work folder's name is reserved already."""
     place = out.absolute()
-    while not place.exists():
+    while not os.path.exists(place):  # without rights to look, Path.exists raises
         place = place.parent
     held = sum(_held(path) for name in (".work", ".prepared", ".float") for path in (out / name).rglob("*"))
     needed = max(int(sum(parts.values())) - held, 0)
@@ -129,10 +138,9 @@ def _assembled(plan: Plan, step: Step, time: TimeNeed, disk: DiskNeed, memory: M
 def _shortage(memory: MemoryNeed) -> tuple[str, ...]:
     if memory.total.expected <= memory.available:
         return ()
-    return (
-        f"the run is expected to take {memory.total.expected / 2**30:.1f} GiB of memory, this machine has "
-        f"{memory.available / 2**30:.1f} GiB: fewer or shorter --samples, or --method rtn, take less",
-    )
+    needed, there = format_bytes(memory.total.expected), format_bytes(memory.available)
+    advice = "fewer or shorter --samples, --calibration with a file, or --method rtn take less"
+    return (f"{needed} of working memory are expected, this machine has {there}: {advice}",)
 
 
 def _ragged(tensors: tuple[TensorPlan, ...]) -> tuple[Ragged, ...]:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load
 
-from bitwright.formats.folders.safetensors_file import TORCH_DTYPES, StoredTensor, plan_file
+from bitwright.formats.folders.ranges import StoredTensor
+from bitwright.formats.folders.safetensors_file import TORCH_DTYPES, plan_file
 
 tensors = st.dictionaries(
     st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=12).filter(

@@ -17,7 +17,7 @@ from bitwright.core.schemes import GgmlScheme
 from bitwright.facts.families import is_block_linear
 from bitwright.formats.sniff import open_source
 from bitwright.pipeline.costs import _costs
-from bitwright.quantize.solve import round_weighted
+from bitwright.quantize.nearest import round_weighted
 from checkpoints import write_checkpoint
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 120

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitwright.core.schemes import GgmlScheme, IntScheme
+from bitwright.quantize.nearest import round_weighted
 from bitwright.quantize.scaling import LARGEST, scale_columns
-from bitwright.quantize.solve import round_weighted
 
 Q4_K, W4 = GgmlScheme(type="Q4_K"), IntScheme(bits=4, group_size=64)
 

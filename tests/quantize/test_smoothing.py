@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bitwright.core.schemes import ActivationScheme, InputRounding, IntScheme, MinifloatScheme
 from bitwright.modeling.rounded_inputs import round_inputs
+from bitwright.quantize.nearest import round_weighted
 from bitwright.quantize.scaling import floored, scale_candidates, scale_columns, scaled_importance
 from bitwright.quantize.smoothing import (
     ALPHAS,
@@ -21,7 +22,6 @@ from bitwright.quantize.smoothing import (
     smooth_columns,
     smoothing_scales,
 )
-from bitwright.quantize.solve import round_weighted
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "smoothing_llm_compressor.json"
 W8A8 = IntScheme(bits=8, group_size=None, activations=ActivationScheme(element="int8", scaling="token"))

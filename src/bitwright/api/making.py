@@ -39,6 +39,11 @@ def quantize(
     if not is_made(out):
         refuse_full_disk(preflight(plan, out))
     plan = settle(plan, out)
+    from bitwright.pipeline.direct import is_direct
+    from bitwright.pipeline.direct import quantize as round_rows
+
+    if is_direct(plan, folder, adapter):  # neither text nor torch
+        return round_rows(plan, folder, out, progress=progress)
     from bitwright.pipeline.run import quantize as run
 
     return run(plan, folder, out, adapter=adapter, progress=progress)

@@ -9,7 +9,6 @@ Not here: text sampled from the model itself (selftext.py).
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import torch
 
+from bitwright.calibration.identity import tokens_sha256
 from bitwright.core.errors import InputError, UsageError, from_os_error
 
 HUB_PREFIX = "hub:"
@@ -34,8 +34,7 @@ class TokenWindows:
 def make_windows(name: str, tokens: torch.Tensor) -> TokenWindows:
     """Give token ids [W, T] their identity."""
     tokens = tokens.to(torch.int64).contiguous()
-    digest = hashlib.sha256(repr(tuple(tokens.shape)).encode() + tokens.numpy().astype("<i8").tobytes()).hexdigest()
-    return TokenWindows(name, tokens, digest)
+    return TokenWindows(name, tokens, tokens_sha256(tokens.numpy()))
 
 
 def windows_from_files(

@@ -18,7 +18,8 @@ from bitwright.core.errors import InputError
 from bitwright.core.plan import ModelFacts
 from bitwright.facts.checkpoint import read_checkpoint
 from bitwright.facts.model import facts_of
-from bitwright.formats.folders.safetensors_file import locate, read_tensor
+from bitwright.formats.folders.ranges import locate
+from bitwright.formats.folders.safetensors_file import read_tensor
 
 
 class CheckpointSource:

@@ -25,7 +25,8 @@ from bitwright.core.plan import ArtifactFormat, ModelFacts
 from bitwright.core.schemes import GGML_FLOATS, GROUP_SIZES, FloatDtype, FloatScheme, IntScheme
 from bitwright.facts.checkpoint import read_checkpoint
 from bitwright.formats.compressed.reader import CompressedTensorsSource
-from bitwright.formats.folders.safetensors_file import locate, read_tensor
+from bitwright.formats.folders.ranges import locate
+from bitwright.formats.folders.safetensors_file import read_tensor
 from bitwright.formats.ggml.blocks import unpack
 from bitwright.formats.ggml.names import inverse_permutation, rotary_heads
 from bitwright.formats.ggml.reader import GgufSource

@@ -21,7 +21,7 @@ from bitwright.calibration.statistics import InputStatistics
 from bitwright.core.plan import Method, TensorPlan
 from bitwright.core.protocols import WeightSource
 from bitwright.core.records import TensorRecord
-from bitwright.core.schemes import FloatScheme, GgmlScheme, MinifloatScheme
+from bitwright.core.schemes import FloatScheme, MinifloatScheme
 from bitwright.facts.blocks import Group, block_folds
 from bitwright.facts.families import BLOCK, FAMILIES, FINAL_NORM
 from bitwright.formats.layout import ArtifactWriter
@@ -31,6 +31,7 @@ from bitwright.pipeline.block_inputs import BlockInputs, TokenWeights
 from bitwright.pipeline.casts import cast_loss, is_half, saturated
 from bitwright.pipeline.rescale import divide_norm, scaling_note, smoothed_groups, stored_dtype, weight_of
 from bitwright.pipeline.sensitivity import Sensitivities
+from bitwright.pipeline.units import is_float
 from bitwright.quantize.scaling import scale_columns
 from bitwright.quantize.solve import Statistics, solve
 
@@ -53,11 +54,6 @@ class Workshop:
     sensitivities: Sensitivities | None = None
     emit: Callable[[Mapping[str, bytes]], None]
     importance: Mapping[str, NDArray[np.float32]] = dataclasses.field(default_factory=dict)
-
-
-def is_float(entry: TensorPlan) -> bool:
-    """Whether the plan leaves the tensor in floating point."""
-    return isinstance(entry.scheme, FloatScheme) or (isinstance(entry.scheme, GgmlScheme) and entry.scheme.is_float)
 
 
 def write_tensor(

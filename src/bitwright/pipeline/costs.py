@@ -26,8 +26,9 @@ from bitwright.core.schemes import FloatScheme, WeightScheme
 from bitwright.facts.blocks import block_groups
 from bitwright.facts.families import BLOCK, EMBEDDING, HEAD
 from bitwright.pipeline.sensitivity import Sensitivities
+from bitwright.quantize.nearest import IMPORTANCE_FLOOR, round_weighted
 from bitwright.quantize.scaling import DEFAULT_EXPONENTS, exponent_scales
-from bitwright.quantize.solve import IMPORTANCE_FLOOR, SINGLE_THREADED_BLAS, round_weighted
+from bitwright.quantize.solve import SINGLE_THREADED_BLAS
 from bitwright.tensors.qtensor import Float32
 
 TINY = 1e-30  # keeps a model whose gradients all vanish from dividing by zero

@@ -2,8 +2,9 @@
 
 `OUT/.work` holds `job.json`, the calibration tokens, the hidden states behind the last finished unit, and the growing
 artifact. A unit is the embedding, one decoder block, or the head. It counts as done only after its bytes and the hidden
-states behind it are on disk and `job.json` has been replaced; a kill at any moment loses at most the unit in progress,
-and the same inputs give the same bytes again. Another plan, other text or another version is refused, never mixed.
+states behind it are on disk and `job.json` has been replaced; a kill at any moment loses at most the unit in progress
+(a second of work where units take milliseconds), and the same inputs give the same bytes again. Another plan, other
+text or another version is refused, never mixed.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from bitwright.calibration.corpora import TokenWindows, make_windows
+from bitwright.calibration.identity import tokens_sha256
 from bitwright.core.atomic import atomic_file, sha256_file
 from bitwright.core.documents import Document, Record, read_document, to_json, write_document
 from bitwright.core.errors import EnvironmentFault, InputError, MismatchError, from_os_error
@@ -28,6 +29,7 @@ from bitwright.core.provenance import version
 from bitwright.core.records import TensorRecord
 
 WORK = ".work"
+PREPARED = ".prepared"  # what was taken before the run (preparation.py)
 JOB, TOKENS = "job.json", "tokens.npy"
 
 
@@ -86,17 +88,17 @@ class Job:
         """Let go of the lock."""
         self._lock.close()
 
-    def tokens(self) -> TokenWindows | None:
-        """The calibration windows of the run in progress, checked against `job.json`."""
+    def tokens(self) -> NDArray[np.int64] | None:
+        """The calibration tokens [W, T] of the run in progress, checked against `job.json`."""
         path = self.folder / TOKENS
         if self.state is None or not path.exists():
             return None
-        windows = make_windows("calibration", torch.from_numpy(_load(path)))
-        if windows.sha256 != self.state.tokens_sha256:
+        tokens_WT = _load(path)
+        if tokens_sha256(tokens_WT) != self.state.tokens_sha256:
             raise MismatchError(
                 f"`{path}` is not the text that the run began with", hint=f"remove `{self.folder}` to start anew"
             )
-        return windows
+        return tokens_WT
 
     def check_complete(self, layout_sha256: str, partials: list[Path], units: int) -> None:
         """Refuse a folder that lost what `job.json` says is there, or whose files would be laid out otherwise now."""
@@ -118,20 +120,20 @@ class Job:
                 f"`{lost[0]}` is missing from an unfinished run", hint=f"remove `{self.folder}` to start anew"
             )
 
-    def begin(self, windows: TokenWindows | None, layout_sha256: str) -> JobState:
+    def begin(self, tokens_WT: NDArray[np.int64] | None, layout_sha256: str, threads: int) -> JobState:
         """Write tokens and an empty state."""
-        if windows is not None:
-            _save(self.folder / TOKENS, windows.tokens.numpy())
+        if tokens_WT is not None:
+            _save(self.folder / TOKENS, tokens_WT)
         self.state = JobState(
             identity=self._identity,
-            tokens_sha256=windows.sha256 if windows else "",
+            tokens_sha256="" if tokens_WT is None else tokens_sha256(tokens_WT),
             layout_sha256=layout_sha256,
-            threads=torch.get_num_threads(),
+            threads=threads,
         )
         write_document(self.state, self.folder / JOB)
         return self.state
 
-    def hidden(self) -> torch.Tensor | None:
+    def hidden(self) -> NDArray[np.float32] | None:
         """Hidden states behind the last finished unit."""
         assert self.state is not None
         if not self.state.done:
@@ -143,21 +145,26 @@ class Job:
             raise MismatchError(
                 f"`{path}` is not what the unfinished run wrote", hint=f"remove `{self.folder}` to start anew"
             )
-        return torch.from_numpy(_load(path))
+        return _load(path)
 
-    def finish_unit(self, unit: UnitRecord, hidden: torch.Tensor | None, seconds: float) -> None:
-        """Record a unit whose bytes are synced. The old hidden states go only after the new state is on disk."""
+    def finish_unit(self, unit: UnitRecord, hidden: NDArray[np.float32] | None, seconds: float) -> None:
+        """Record a unit whose bytes are synced."""
+        self.finish_units([unit], hidden, seconds)
+
+    def finish_units(self, units: Sequence[UnitRecord], hidden: NDArray[np.float32] | None, seconds: float) -> None:
+        """Record units whose bytes are synced. The old hidden states go only after the new state is on disk."""
         assert self.state is not None
-        count = len(self.state.done) + 1
+        before = len(self.state.done)
+        count = before + len(units)
         digest = ""
         if hidden is not None:
-            _save(self._hidden_path(count), hidden.numpy())
+            _save(self._hidden_path(count), hidden)
             digest = sha256_file(self._hidden_path(count))
         self.state = msgspec.structs.replace(
-            self.state, done=(*self.state.done, unit), hidden_sha256=digest, seconds=self.state.seconds + seconds
+            self.state, done=(*self.state.done, *units), hidden_sha256=digest, seconds=self.state.seconds + seconds
         )
         write_document(self.state, self.folder / JOB)
-        self._hidden_path(count - 1).unlink(missing_ok=True)
+        self._hidden_path(before).unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Clean up after the artifact has its final name."""

@@ -23,10 +23,10 @@ from bitwright.core.plan import Plan
 from bitwright.core.protocols import Progress, WeightSource
 from bitwright.core.provenance import version
 from bitwright.modeling.walk import Walker
+from bitwright.pipeline.job import PREPARED
 from bitwright.pipeline.sealed import load_array, save_array
 from bitwright.pipeline.sensitivity import Sensitivities, take_sensitivities
 
-PREPARED = ".prepared"
 KEY, TOKENS = "key", "tokens.npy"
 BATCH_TOKENS = 2048  # tokens per pass: gradients take several times the room of activations
 

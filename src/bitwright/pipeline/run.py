@@ -9,10 +9,6 @@ pass itself; an embedding of its own is solved first and the blocks see its roun
 
 from __future__ import annotations
 
-import hashlib
-import resource
-import shutil
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,37 +17,33 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bitwright.calibration.corpora import TokenWindows, windows_from_files
+from bitwright.calibration.corpora import TokenWindows, make_windows, windows_from_files
 from bitwright.calibration.selftext import self_windows
-from bitwright.core.atomic import sha256_file, write_bytes
-from bitwright.core.documents import read_document, write_document
-from bitwright.core.errors import MismatchError, UsageError, from_os_error
+from bitwright.core.atomic import write_bytes
+from bitwright.core.documents import write_document
 from bitwright.core.plan import ArtifactFormat, CalibrationPlan, Plan
 from bitwright.core.protocols import SILENT, Progress, WeightSource
-from bitwright.core.provenance import provenance
-from bitwright.core.records import ArtifactFile, QuantRecord, TensorRecord
-from bitwright.core.schemes import CodebookScheme, Int8RowScheme
-from bitwright.facts.families import BLOCK, EMBEDDING, FINAL_NORM, HEAD
+from bitwright.core.records import QuantRecord, TensorRecord
+from bitwright.facts.families import EMBEDDING, FINAL_NORM, HEAD
 from bitwright.formats.compressed.writer import CompressedTensorsWriter
 from bitwright.formats.folders.float_writer import FloatFolderWriter
 from bitwright.formats.ggml.file import GgufWriter
 from bitwright.formats.ggml.imatrix import importances, read_imatrix
-from bitwright.formats.layout import ArtifactWriter, FileLayout
+from bitwright.formats.layout import ArtifactWriter
 from bitwright.formats.original import open_original, other_weights
 from bitwright.formats.packed.awq_writer import AwqWriter
 from bitwright.formats.packed.bnb_writer import BitsandbytesWriter
 from bitwright.formats.packed.gptq_writer import GptqWriter
 from bitwright.modeling.walk import Walker
-from bitwright.pipeline.blocks import Workshop, is_float, quantize_block, quantize_head, write_tensor
+from bitwright.pipeline.blocks import Workshop, quantize_block, quantize_head, write_tensor
 from bitwright.pipeline.casts import check_casts
 from bitwright.pipeline.coverage import expert_coverage
-from bitwright.pipeline.job import WORK, Job, UnitRecord, identity
+from bitwright.pipeline.job import Job, UnitRecord
 from bitwright.pipeline.output import GrowingArtifact, partial_path, publish_all
-from bitwright.pipeline.preparation import PREPARED, Preparation
+from bitwright.pipeline.preparation import Preparation
+from bitwright.pipeline.record import RECORD, all_records, check_model, finished, make_record
 from bitwright.pipeline.sensitivity import Sensitivities
-
-RECORD = "quant.json"
-WHOLE = (CodebookScheme, Int8RowScheme)  # solved without statistics
+from bitwright.pipeline.units import is_float, layout_sha256, needs_text, unit_names
 
 
 def quantize(
@@ -65,16 +57,12 @@ def quantize(
     Raises `MismatchError` when `out` holds another artifact or another unfinished run, `UsageError` when `out` is the
     checkpoint's own folder.
     """
-    if out.resolve() == (folder.parent if folder.is_file() else folder).resolve():
-        raise UsageError(f"`{out}` is the model's own folder, which would be overwritten", hint="choose another --out")
-    if (out / RECORD).exists():
-        return _finished(plan, out)
+    if (record := finished(plan, folder, out)) is not None:
+        return record
     if adapter is None and plan.model.adapter:
         adapter = Path(plan.model.adapter)
     source = open_original(folder, adapter)
-    if source.facts.fingerprint != plan.model.fingerprint:
-        what = f"`{folder}`" if adapter is None else f"`{folder}` with the adapter `{adapter}`"
-        raise MismatchError(f"{what} is not the checkpoint that the plan was made for", hint="make the plan again")
+    check_model(source.facts, plan, folder, adapter)
     job = Job(out, plan)
     try:
         prepared = Preparation(out, plan)
@@ -85,20 +73,6 @@ def quantize(
         return record
     finally:
         job.close()
-
-
-def _finished(plan: Plan, out: Path) -> QuantRecord:
-    record = read_document(QuantRecord, out / RECORD)
-    if identity(record.plan) != identity(plan):
-        raise MismatchError(
-            f"`{out}` already holds an artifact made from another model, plan or text", hint="choose another --out"
-        )
-    for file in record.files:
-        if not (out / file.name).exists():
-            raise MismatchError(f"`{out}` has lost `{file.name}`", hint=f"remove `{out / RECORD}` to write it anew")
-    for left in (WORK, PREPARED):
-        shutil.rmtree(out / left, ignore_errors=True)  # a kill may have come between the record and the clean-up
-    return record
 
 
 def _run(
@@ -119,11 +93,13 @@ def _run(
         windows = None
         if needs_text(plan):
             windows = prepared.tokens() or calibration_windows(plan.calibration, folder, source, progress)
-        job.begin(windows, layout_sha256(layouts))
+        tokens_WT = None if windows is None else windows.tokens.numpy()
+        job.begin(tokens_WT, layout_sha256(layouts), torch.get_num_threads())
     else:
         partials = [partial_path(layout, job.folder) for layout in layouts]
         job.check_complete(layout_sha256(layouts), partials, len(units))
-        windows = job.tokens()
+        held_WT = job.tokens()
+        windows = None if held_WT is None else make_windows("calibration", torch.from_numpy(held_WT))
         torch.set_num_threads(job.state.threads)
     assert job.state is not None
     if len(job.state.done) < len(units):
@@ -148,7 +124,7 @@ def _run(
     publish_all(layouts, job.folder, out)
     for name, data in writer.sidecars().items():
         write_bytes(out / name, data)
-    return _record(plan, out, layouts, job)
+    return make_record(plan, out, layouts, job, expert_coverage(plan, all_records(job)))
 
 
 def _sensitivities(
@@ -160,32 +136,12 @@ def _sensitivities(
     return prepared.sensitivities(source, windows, progress)
 
 
-def layout_sha256(layouts: tuple[FileLayout, ...]) -> str:
-    """Identity of every byte that is not tensor data, and so of every offset."""
-    digest = hashlib.sha256()
-    for layout in layouts:
-        digest.update(layout.name.encode() + layout.header)
-    return digest.hexdigest()
-
-
-def needs_text(plan: Plan) -> bool:
-    """Whether statistics have to be taken: not for an artifact in floating point or with bitsandbytes' own rounding,
-    nor with an importance matrix."""
-    unfitted = all(is_float(entry) or isinstance(entry.scheme, WHOLE) for entry in plan.tensors)
-    return not plan.calibration.imatrix and not unfitted
-
-
 def calibration_windows(spec: CalibrationPlan, folder: Path, source: WeightSource, progress: Progress) -> TokenWindows:
     """The text that a plan names."""
     if spec.source == ("self",):
         weights = other_weights(folder, source)
         return self_windows(folder, spec.samples, spec.length, spec.seed, source=weights, progress=progress)
     return windows_from_files(spec.source, folder, spec.samples, spec.length, spec.seed)
-
-
-def unit_names(plan: Plan) -> list[str]:
-    """What is done one after another, and recorded each."""
-    return ["embedding", *(BLOCK.format(layer=index).rstrip(".") for index in range(plan.model.layers)), "head"]
 
 
 def _run_units(
@@ -199,7 +155,8 @@ def _run_units(
     assert job.state is not None
     walker = Walker(shop.source, reduced=shop.reduced)
     done = len(job.state.done)
-    hidden = job.hidden()
+    held = job.hidden()
+    hidden = None if held is None else torch.from_numpy(held)
     progress.start("quantizing", len(units), "blocks")
     progress.advance(done)
     for number, unit in enumerate(units):
@@ -213,9 +170,8 @@ def _run_units(
         else:
             records, hidden = quantize_block(shop, walker, number - 1, hidden)
         artifact.sync()
-        job.finish_unit(
-            UnitRecord(name=unit, tensors=records, regions=artifact.take_digests()), hidden, time.monotonic() - started
-        )
+        finished_unit = UnitRecord(name=unit, tensors=records, regions=artifact.take_digests())
+        job.finish_unit(finished_unit, None if hidden is None else hidden.numpy(), time.monotonic() - started)
         progress.advance()
     progress.stop()
 
@@ -257,32 +213,3 @@ WRITERS: dict[ArtifactFormat, Callable[[Plan, Path], ArtifactWriter]] = {
     "bitsandbytes": BitsandbytesWriter,
     "safetensors": FloatFolderWriter,
 }
-
-
-def _record(plan: Plan, out: Path, layouts: tuple[FileLayout, ...], job: Job) -> QuantRecord:
-    assert job.state is not None
-    files = []
-    for layout in layouts:
-        start = layout.data_start if plan.format == "gguf" else 0
-        try:
-            size = (out / layout.name).stat().st_size
-        except OSError as error:
-            raise from_os_error(error, out / layout.name) from error
-        files.append(ArtifactFile(name=layout.name, bytes=size, sha256=sha256_file(out / layout.name, start=start)))
-    records = tuple(record for unit in job.state.done for record in unit.tensors)
-    return QuantRecord(
-        plan=plan,
-        calibration=plan.calibration,
-        calibration_sha256=job.state.tokens_sha256,
-        tensors=records,
-        files=tuple(files),
-        seconds=job.state.seconds,
-        peak_memory_bytes=_peak_memory_bytes(),
-        provenance=provenance(),
-        experts=expert_coverage(plan, records),
-    )
-
-
-def _peak_memory_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux, bytes on macOS

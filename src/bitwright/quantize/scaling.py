@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.schemes import QuantScheme
-from bitwright.quantize.solve import IMPORTANCE_FLOOR, SINGLE_THREADED_BLAS, round_weighted
+from bitwright.quantize.nearest import IMPORTANCE_FLOOR, round_weighted
+from bitwright.quantize.solve import SINGLE_THREADED_BLAS
 from bitwright.tensors.qtensor import Float32
 
 EXPONENTS = ((0.15, 0.5), (0.25, 0.5), (0.25, 0.65), (0.4, 0.65), (0.5, 0.5))  # of inputs and weights; docs/log.md

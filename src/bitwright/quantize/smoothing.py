@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from bitwright.core.schemes import ActivationScheme, IntScheme, MinifloatScheme, QuantScheme
 from bitwright.quantize.activations import input_scale
 from bitwright.quantize.input_rounding import rounded_inputs
+from bitwright.quantize.nearest import round_weighted
 from bitwright.quantize.scaling import (
     EXPONENTS,
     SMALLEST,
@@ -42,7 +43,7 @@ from bitwright.quantize.scaling import (
     scaled_importance,
     trial_rows,
 )
-from bitwright.quantize.solve import SINGLE_THREADED_BLAS, round_weighted
+from bitwright.quantize.solve import SINGLE_THREADED_BLAS
 from bitwright.tensors.qtensor import Float32
 
 ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # the paper takes 0.5, and 0.75 for models with louder channels (§4)

@@ -24,6 +24,7 @@ from bitwright.quantize.activations import input_scale
 from bitwright.quantize.codebook import quantize_codebook, quantize_int8_rows
 from bitwright.quantize.gptq import Feedback, factorize, gptq_codes, refine_codes
 from bitwright.quantize.grids import code_type, find_grid, matrix_fields, nearest_codes
+from bitwright.quantize.nearest import relative
 from bitwright.tensors.qtensor import Array, Float32, QTensor
 
 SLAB = 256  # rows per task: fixed, so that sums do not depend on the number of threads
@@ -32,7 +33,6 @@ SINGLE_THREADED_BLAS = functools.partial(ThreadpoolController().limit, limits=1,
 # Correlations of inputs are divided by 1 + SHRINKAGE: those of a few thousand tokens hold less on other text. There KL
 # falls by 2 % (source code) and 14 % (chat), on the calibration's own kind it rises by 1 % (docs/log.md)
 SHRINKAGE = 0.3
-IMPORTANCE_FLOOR = 0.01  # of the mean: an input that calibration never excited still counts
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,30 +137,11 @@ def _solve_whole(weight_OI: Float32, scheme: CodebookScheme | Int8RowScheme) -> 
     )
 
 
-def round_weighted(weight_OI: Float32, weights_I: Float32, scheme: QuantScheme) -> QTensor:
-    """The scale search and the nearest codes alone, in this thread: errors of input i count `weights_I[i]` times."""
-    shared = matrix_fields(weight_OI, scheme, None)
-    grid, fields = find_grid(weight_OI, weights_I, scheme, shared)
-    fields = fields | shared
-    codes_OI = nearest_codes(weight_OI, grid, scheme, fields).astype(code_type(scheme))
-    return QTensor(scheme=scheme, codes=codes_OI, fields=fields)
-
-
 def importance(statistics: Statistics | None, columns: int) -> Float32:
     """Weight of every input in the scale search, mean 1, [I]."""
     if statistics is None:
         return np.ones(columns, dtype=np.float32)
     return relative(statistics.diagonal_I)
-
-
-def relative(mean_squares_I: Float32) -> Float32:
-    """Weights from the mean square of every input, [I]; all alike where nothing was excited."""
-    diagonal_I = mean_squares_I.astype(np.float64)
-    mean = diagonal_I.mean()
-    if not mean > 0:
-        return np.ones(len(diagonal_I), dtype=np.float32)
-    weights_I: Float32 = (diagonal_I / mean + IMPORTANCE_FLOOR).astype(np.float32)
-    return weights_I
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,6 @@ import functools
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 
 from bitwright.core.schemes import CodebookScheme
 from bitwright.tensors.arrays import Array, Float32
@@ -46,6 +45,8 @@ LEVELS: dict[str, Float32] = {"nf4": NF4, "fp4": FP4}
 @functools.cache
 def dynamic_levels() -> Float32:
     """The 256 levels of the 8-bit map, ascending, from -0.993 to 1."""
+    import torch  # a second, and nothing else of this room needs it
+
     values = [0.0, 1.0]
     for decade in range(7):
         # torch's linspace, because numpy's differs in last bits

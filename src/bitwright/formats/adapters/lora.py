@@ -38,7 +38,8 @@ from bitwright.facts.checkpoint import read_file
 from bitwright.facts.families import EMBEDDING
 from bitwright.facts.model import FLOAT_DTYPES
 from bitwright.formats.adapters.lora_config import CONFIG, WEIGHTS, LoraConfig, read_lora_config
-from bitwright.formats.folders.safetensors_file import ITEM_BYTES, StoredTensor, locate, read_tensor
+from bitwright.formats.folders.ranges import StoredTensor, locate
+from bitwright.formats.folders.safetensors_file import ITEM_BYTES, read_tensor
 
 PREFIX = "base_model.model."
 PARTS = {  # end of a stored name → what it is

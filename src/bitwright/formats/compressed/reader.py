@@ -32,7 +32,8 @@ from bitwright.formats.compressed.decode import (
     holder,
     part_names,
 )
-from bitwright.formats.folders.safetensors_file import locate, read_tensor
+from bitwright.formats.folders.ranges import locate
+from bitwright.formats.folders.safetensors_file import read_tensor
 
 HOLDERS = (".weight_packed", ".weight_scale")
 PARTS = (

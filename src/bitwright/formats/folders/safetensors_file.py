@@ -4,27 +4,23 @@
     bytes 8..8+N     JSON: name → {dtype, shape, data_offsets: [begin, end)}, padded with spaces to 8 bytes
     bytes 8+N..      tensor data, little-endian, row-major, without holes; offsets count from here
 
-Why not `safetensors.safe_open`: it maps the file, and mapped pages count as memory of this process until the map is
-closed; a plain read of one range keeps the peak at one tensor. The checks on values (NaN, infinity) are here too,
-because they need the file's name for their message.
+The checks on values (NaN, infinity) are here too, because they need the file's name for their message.
 
-Not here: reading and distrusting headers (facts/checkpoint.py), which tensors there are (checkpoint.py,
-compressed/writer.py).
+Not here: reading and distrusting headers (facts/checkpoint.py), reading ranges (ranges.py), which tensors there are
+(checkpoint.py, compressed/writer.py).
 Source: safetensors 0.8, README.md "Format" and safetensors/src/tensor.rs.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from bitwright.core.errors import InputError, from_os_error
-from bitwright.core.plan import TensorFacts
+from bitwright.core.errors import InputError
 from bitwright.facts.stored_tensors import StoredPart, header_bytes, placed
+from bitwright.formats.folders.ranges import StoredTensor, read_bytes
 from bitwright.formats.layout import FileLayout, Region
 
 TORCH_DTYPES: dict[str, torch.dtype] = {
@@ -50,13 +46,6 @@ CHECK_SLICE = 1 << 20  # elements
 CHECKED = ("F64", "F32", "F16", "BF16")  # kinds whose values must be finite
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class StoredTensor(StoredPart):
-    """One entry of a header of a file that exists. `offset` counts from the start of the file."""
-
-    offset: int = 0
-
-
 def plan_file(name: str, tensors: Sequence[StoredPart], metadata: Mapping[str, str]) -> FileLayout:
     """Place `tensors` in a file. Equal input, equal bytes."""
     ordered = placed(tensors)
@@ -68,51 +57,13 @@ def plan_file(name: str, tensors: Sequence[StoredPart], metadata: Mapping[str, s
     return FileLayout(name=name, header=header, regions=regions, total_bytes=position, data_start=len(header))
 
 
-def locate(folder: Path, tensors: Iterable[TensorFacts]) -> dict[str, StoredTensor]:
-    """Where each tensor lies. `tensors` must be those of `facts.checkpoint.read_checkpoint`, all and in its order:
-    it has checked that they tile the data of each file from its first byte to its last."""
-    reached: dict[str, int] = {}
-    places = {}
-    for tensor in tensors:
-        begin = reached.get(tensor.file) or _data_start(folder / tensor.file)
-        places[tensor.name] = StoredTensor(name=tensor.name, dtype=tensor.dtype, shape=tensor.shape, offset=begin)
-        reached[tensor.file] = begin + tensor.bytes
-    return places
-
-
-def _data_start(path: Path) -> int:
-    try:
-        with open(path, "rb") as handle:
-            return 8 + int.from_bytes(handle.read(8), "little")
-    except OSError as error:
-        raise from_os_error(error, path) from error
-
-
 def read_tensor(path: Path, entry: StoredTensor) -> torch.Tensor:
     """Read one tensor, in its stored type. Raises `InputError` if the file ends early or a float is not finite."""
-    raw = torch.empty(entry.bytes, dtype=torch.uint8)
-    try:
-        with open(path, "rb", buffering=0) as handle:
-            handle.seek(entry.offset)
-            got = _read_into(handle, memoryview(raw.numpy().data))
-    except OSError as error:
-        raise from_os_error(error, path) from error
-    if got != entry.bytes:
-        raise InputError(
-            f"`{path}` is truncated: `{entry.name}` ends after {got} of {entry.bytes} bytes",
-            hint="download or copy the file again",
-        )
+    raw = torch.from_numpy(read_bytes(path, entry))
     tensor = raw.view(TORCH_DTYPES[entry.dtype]).reshape(entry.shape)
     if entry.dtype in CHECKED:
         check_finite(tensor, entry.name, path)
     return tensor
-
-
-def _read_into(handle: Any, view: memoryview) -> int:
-    done = 0
-    while done < len(view) and (count := handle.readinto(view[done:])):
-        done += count
-    return done
 
 
 def check_finite(tensor: torch.Tensor, name: str, path: Path) -> None:

@@ -19,7 +19,7 @@ import dataclasses
 import re
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gguf
 import numpy as np
@@ -34,12 +34,13 @@ from bitwright.formats.ggml.blocks import pack
 from bitwright.formats.ggml.carry import carry_metadata
 from bitwright.formats.ggml.metadata import ROPE_TENSOR, add_hyperparameters, file_type, rope_factors, rope_parameters
 from bitwright.formats.ggml.names import architecture, permutation, rotary_heads, to_gguf
-from bitwright.formats.ggml.reader import GgufSource
 from bitwright.formats.ggml.summary import SUMMARY_KEY, padded
 from bitwright.formats.ggml.tokenizer import add_tokenizer, read_json
 from bitwright.formats.layout import FileLayout, Region, float_bytes
-from bitwright.formats.sniff import gguf_file
 from bitwright.tensors.qtensor import QTensor
+
+if TYPE_CHECKING:
+    from bitwright.formats.ggml.reader import GgufSource
 
 ALIGNMENT = 32
 LARGEST = {"F16": 65520.0, "BF16": float.fromhex("0x1.ffp+127")}  # what rounds to infinity, from here on
@@ -65,7 +66,7 @@ class GgufWriter:
         """Raises `InputError` and `UnsupportedError` when config or tokenizer cannot be written as GGUF."""
         self.plan = plan
         self.folder = folder
-        self._origin = GgufSource(gguf_file(folder)) if is_gguf(folder) else None
+        self._origin = _origin(folder) if is_gguf(folder) else None
         self._config = read_json(folder / "config.json") if self._origin is None else self._origin.config
         self._types = {entry.name: ggml_type(entry.scheme) for entry in plan.tensors}
         names = to_gguf(plan.model.family, plan.model.layers, [entry.name for entry in plan.tensors])
@@ -108,20 +109,29 @@ class GgufWriter:
         Raises `InputError` when a float does not fit the stored type.
         """
         assert tuple(value.shape) == entry.shape, f"{entry.name}: {value.shape}, planned {entry.shape}"
+        return {entry.stored_name: self.encode_rows(entry, value, 0)}
+
+    def encode_rows(self, entry: TensorPlan, value: QTensor | NDArray[Any], first: int) -> bytes:
+        """Bytes of the rows of one tensor from row `first` on, a multiple of `rows_together`. Raises as `encode`."""
         model = self.plan.model
         heads = rotary_heads(model.family, entry.name, model.heads, model.kv_heads)
-        order = None if heads is None else permutation(entry.shape[0], heads)
+        order = None if heads is None else permutation(entry.shape[0], heads)[first : first + value.shape[0]] - first
         kind = self._types[entry.name]
         if isinstance(value, QTensor):
             assert value.scheme == GgmlScheme(type=kind), f"{entry.name}: {value.scheme}, planned {entry.scheme}"
-            return {entry.stored_name: pack(value if order is None else value.take_rows(order))}
+            return pack(value if order is None else value.take_rows(order))
         assert kind in ("F32", "F16", "BF16"), f"{entry.name}: a float array for {kind}"
         floats = np.asarray(value, dtype=np.float32)
         offset = FAMILIES[model.family].norm_offset
         if offset and entry.name.endswith(NORM):
             floats = floats + np.float32(offset)  # llama.cpp multiplies by what is stored
         _check_range(entry.name, floats, kind)
-        return {entry.stored_name: float_bytes(floats if order is None else floats[order], kind.lower())}
+        return float_bytes(floats if order is None else floats[order], kind.lower())
+
+    def rows_together(self, entry: TensorPlan) -> int:
+        """How many rows change places among themselves in the file."""
+        heads = rotary_heads(self.plan.model.family, entry.name, self.plan.model.heads, self.plan.model.kv_heads)
+        return 1 if heads is None else entry.shape[0] // heads
 
     def constants(self) -> dict[str, bytes]:
         """Regions that come from no tensor of the checkpoint."""
@@ -160,6 +170,14 @@ class GgufWriter:
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         writer.add_string(SUMMARY_KEY, padded("{}").decode())
         add_tokenizer(writer, self.folder, model.vocab)
+
+
+def _origin(folder: Path) -> GgufSource:
+    # with the readers comes torch, which takes a second and serves nothing else here
+    from bitwright.formats.ggml.reader import GgufSource
+    from bitwright.formats.sniff import gguf_file
+
+    return GgufSource(gguf_file(folder))
 
 
 def ggml_type(scheme: WeightScheme) -> str:

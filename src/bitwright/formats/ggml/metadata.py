@@ -18,7 +18,6 @@ from typing import Any
 
 import gguf
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from bitwright.core.errors import InputError, UnsupportedError, did_you_mean
@@ -123,6 +122,8 @@ def rope_factors(rope: Mapping[str, Any], head_dim: int) -> NDArray[np.float32] 
     """`rope_freqs.weight` [head_dim / 2] of llama3 scaling, else `None`: what each frequency is divided by."""
     if rope["rope_type"] != "llama3":
         return None
+    import torch  # a second, and no other kind of scaling needs it
+
     factor, low, high = float(rope["factor"]), float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
     context = float(rope["original_max_position_embeddings"])
     frequencies = 1.0 / (float(rope["rope_theta"]) ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim))

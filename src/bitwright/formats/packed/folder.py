@@ -21,7 +21,8 @@ from bitwright.core.errors import InputError, UnsupportedError
 from bitwright.core.plan import ModelFacts, TensorFacts
 from bitwright.facts.checkpoint import CONFIG, Checkpoint, read_checkpoint
 from bitwright.facts.model import facts_of
-from bitwright.formats.folders.safetensors_file import locate, read_tensor
+from bitwright.formats.folders.ranges import locate
+from bitwright.formats.folders.safetensors_file import read_tensor
 
 SETTINGS = "quantization_config"
 DAMAGED = "the artifact is damaged, or config.json belongs to another one: quantize again"

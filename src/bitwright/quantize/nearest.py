@@ -1,0 +1,46 @@
+"""The plain weighted search: scales by search, codes the nearest ones, no error fed back.
+
+Apart from solve.py, because it needs neither torch nor a factorization: a run with an importance matrix starts in a
+fraction of a second. Dimension key: O outputs · I inputs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from bitwright.core.schemes import QuantScheme
+from bitwright.quantize.grids import code_type, find_grid, matrix_fields, nearest_codes
+from bitwright.tensors.qtensor import Array, Float32, QTensor
+
+IMPORTANCE_FLOOR = 0.01  # of the mean: an input that calibration never excited still counts
+
+
+def relative(mean_squares_I: Float32) -> Float32:
+    """Weights from the mean square of every input, [I]; all alike where nothing was excited."""
+    diagonal_I = mean_squares_I.astype(np.float64)
+    mean = diagonal_I.mean()
+    if not mean > 0:
+        return np.ones(len(diagonal_I), dtype=np.float32)
+    weights_I: Float32 = (diagonal_I / mean + IMPORTANCE_FLOOR).astype(np.float32)
+    return weights_I
+
+
+def round_weighted(weight_OI: Float32, weights_I: Float32, scheme: QuantScheme) -> QTensor:
+    """The scale search and the nearest codes, in this thread: errors of input i count `weights_I[i]` times."""
+    return round_rows(weight_OI, weights_I, scheme, matrix_fields(weight_OI, scheme, None))
+
+
+def round_rows(weight_OI: Float32, weights_I: Float32, scheme: QuantScheme, shared: Mapping[str, Array]) -> QTensor:
+    """The same for some rows of a matrix whose own fields are `shared`."""
+    grid, fields = find_grid(weight_OI, weights_I, scheme, shared)
+    fields = {**fields, **shared}
+    codes_OI = nearest_codes(weight_OI, grid, scheme, fields).astype(code_type(scheme))
+    return QTensor(scheme=scheme, codes=codes_OI, fields=fields)
+
+
+def squared_errors(weight_OI: Float32, decoded_OI: Float32) -> tuple[float, float]:
+    """Squared sum of the errors and of the weights."""
+    error_OI = weight_OI - decoded_OI
+    return float(np.vdot(error_OI, error_OI)), float(np.vdot(weight_OI, weight_OI))

@@ -1,4 +1,4 @@
-"""Artifacts of the formats gptq, awq and bitsandbytes, with random codes and no solver."""
+"""Artifacts of the formats gptq, awq and bitsandbytes with random codes; small floats by nearest codes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from numpy.typing import NDArray
 from packed_models import SMALL, random_qtensor, write_artifact
 
 from bitwright.core.plan import ArtifactFormat, CalibrationPlan, DeviceFacts, Memory, Plan, TensorPlan
-from bitwright.core.schemes import CodebookScheme, FloatScheme, Int8RowScheme, IntScheme, QuantScheme
+from bitwright.core.schemes import CodebookScheme, FloatScheme, Int8RowScheme, IntScheme, MinifloatScheme, QuantScheme
 from bitwright.facts.packed_tensors import parts_of
 from bitwright.formats.checkpoint import CheckpointSource
 from bitwright.formats.compressed.writer import CompressedTensorsWriter
 from bitwright.formats.packed.awq_writer import AwqWriter
 from bitwright.formats.packed.bnb_writer import BitsandbytesWriter
 from bitwright.formats.packed.gptq_writer import GptqWriter
+from bitwright.formats.scaled.fp8_writer import Fp8Writer
+from bitwright.formats.scaled.modelopt_writer import ModelOptWriter
 from bitwright.quantize.codebook import quantize_codebook, quantize_int8_rows
+from bitwright.quantize.solve import Statistics, solve
 from bitwright.tensors.qtensor import QTensor
 
 __all__ = ["SMALL", "WRITERS", "build_folder", "int_scheme", "plan_folder"]
@@ -30,6 +33,8 @@ WRITERS: dict[str, Any] = {
     "awq": AwqWriter,
     "bitsandbytes": BitsandbytesWriter,
     "compressed-tensors": CompressedTensorsWriter,
+    "fp8": Fp8Writer,
+    "modelopt": ModelOptWriter,
 }
 DTYPES = {"BF16": "bf16", "F16": "f16", "F32": "f32"}
 
@@ -85,6 +90,14 @@ def build_folder(
                 values[entry.name] = quantize_codebook(weight, entry.scheme)
             case Int8RowScheme():
                 values[entry.name] = quantize_int8_rows(weight, entry.scheme)
+            case MinifloatScheme():
+                values[entry.name] = solve(
+                    weight,
+                    Statistics(diagonal_I=np.ones(weight.shape[1], dtype=np.float32), peak=3.0),
+                    entry.scheme,
+                    "rtn",
+                    threads=1,
+                )[0]
             case _:
                 values[entry.name] = weight
     write_artifact(WRITERS[format](plan, checkpoint, **options), plan, values, folder)

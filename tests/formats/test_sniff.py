@@ -87,14 +87,14 @@ def test_missing_empty_and_pickled_are_told_apart(tmp_path: Path) -> None:
         open_source(tmp_path)
 
 
-@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes"])
+@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes", "fp8", "modelopt"])
 def test_quantized_folders_by_their_method(checkpoint: Path, tmp_path: Path, method: str) -> None:
     config = json.loads((checkpoint / "config.json").read_text()) | {"quantization_config": {"quant_method": method}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert sniff(tmp_path) == method
 
 
-@pytest.mark.parametrize("method", ["modelopt", "fp8", ["gptq"]])
+@pytest.mark.parametrize("method", ["quark", "hqq", ["gptq"]])
 def test_other_quantized_folders_are_named(checkpoint: Path, tmp_path: Path, method: object) -> None:
     config = json.loads((checkpoint / "config.json").read_text()) | {"quantization_config": {"quant_method": method}}
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -104,9 +104,10 @@ def test_other_quantized_folders_are_named(checkpoint: Path, tmp_path: Path, met
 
 def test_settings_beside_the_config_count_too(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "hf_quant_config.json").write_text("{}")
-    with pytest.raises(UnsupportedError, match="quantized with `modelopt`"):
+    (tmp_path / "quant_config.json").write_text("{}")
+    with pytest.raises(UnsupportedError, match="quantized with `awq`"):
         sniff(tmp_path)
+    (tmp_path / "hf_quant_config.json").write_text("{}")
     (tmp_path / "quantize_config.json").write_text('{"bits": 4}')
     assert sniff(tmp_path) == "gptq"
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -51,6 +52,25 @@ WAYS: list[tuple[dict[str, Any], str, str]] = [
     ({"format": "gguf", "type": "Q4_0"}, "gptq", "W4A16 g32 sym"),
     ({"format": "gguf", "type": "Q4_0"}, CT, "W4A16 g32 sym"),
     ({"format": "gguf", "type": "Q8_0"}, "gptq", "W8A16 g32 sym"),
+    ({"type": "FP8_BLOCK"}, "fp8", "FP8 block A8 dynamic"),
+    ({"type": "FP8"}, "fp8", "FP8 tensor A8 static"),
+    ({"type": "FP8"}, "modelopt", "FP8 tensor A8 static"),
+    ({"type": "FP8_DYNAMIC"}, "modelopt", "FP8 channel A8 dynamic"),
+    ({"type": "MXFP8"}, "modelopt", "MXFP8 A8 dynamic"),
+    ({"format": "fp8", "type": "FP8_BLOCK"}, CT, "FP8 block A8 dynamic"),
+    ({"format": "fp8", "type": "FP8_TENSOR"}, CT, "FP8 tensor A8 dynamic"),
+    ({"format": "fp8", "type": "FP8"}, "modelopt", "FP8 tensor A8 static"),
+    ({"format": "modelopt", "type": "FP8"}, "fp8", "FP8 tensor A8 static"),
+    ({"format": "modelopt", "type": "MXFP8"}, CT, "MXFP8 A8 dynamic"),
+    ({"format": CT, "type": "MXFP4"}, "gguf", "MXFP4"),
+    ({"format": CT, "type": "MXFP4A16"}, "gguf", "MXFP4"),
+    ({"format": "gguf", "type": "MXFP4"}, CT, "MXFP4 A16"),
+]
+RECIPROCALS: list[tuple[dict[str, Any], str, str]] = [
+    ({"type": "NVFP4"}, "modelopt", "NVFP4 A4 static"),
+    ({"type": "NVFP4A16"}, "modelopt", "NVFP4 A16"),
+    ({"format": "modelopt", "type": "NVFP4"}, CT, "NVFP4 A4 static"),
+    ({"format": "modelopt", "type": "NVFP4A16"}, CT, "NVFP4 A16"),
 ]
 
 
@@ -119,6 +139,37 @@ def test_there_and_back_gives_the_same_bytes(artifact: Any, tmp_path: Path) -> N
         np.testing.assert_array_equal(first[name].numpy(), last[name].numpy())
 
 
+@pytest.mark.parametrize(("choices", "format", "type"), RECIPROCALS, ids=lambda value: str(value).replace(" ", "-"))
+def test_factors_become_their_reciprocals_and_nothing_else(
+    artifact: Any, tmp_path: Path, choices: dict[str, Any], format: str, type: str
+) -> None:
+    before, after = artifact(**choices), tmp_path / "out"
+    record = api.convert(before, format, after)
+    assert (record.plan.format, record.plan.type) == (format, type)
+    assert "values agree within 2.4e-7" in record.notes[0]
+    old, new = (load_file(path / "model.safetensors") for path in (before, after))
+    names = {"weight": "weight_packed", "weight_scale": "weight_scale"}
+    inverses = {"weight_scale_2": "weight_global_scale", "input_scale": "input_global_scale"}
+    theirs, ours = (new, old) if format == "modelopt" else (old, new)
+    for module in (name.removesuffix(".weight_scale_2") for name in theirs if name.endswith(".weight_scale_2")):
+        for left, right in names.items():
+            a, b = theirs[f"{module}.{left}"], ours[f"{module}.{right}"]
+            np.testing.assert_array_equal(a.view(torch.uint8).numpy(), b.view(torch.uint8).numpy())
+        for left, right in inverses.items():
+            if f"{module}.{left}" in theirs:
+                assert float(theirs[f"{module}.{left}"]) == pytest.approx(
+                    1 / float(ours[f"{module}.{right}"]), rel=1e-7
+                )
+    left, right = open_source(before), open_source(after)
+    for name in left.names():
+        np.testing.assert_allclose(right.load(name).float(), left.load(name).float(), rtol=2.4e-7)
+    first, last = (source.input_rounding("model.layers.0.mlp.up_proj") for source in (left, right))  # type: ignore[attr-defined]
+    assert (first is None) == (last is None)
+    if first is not None:
+        assert last is not None
+        assert (last.scheme, last.scale) == (first.scheme, pytest.approx(first.scale, rel=1e-6))
+
+
 REFUSALS: list[tuple[dict[str, Any], str, str]] = [
     ({"format": "gguf", "type": "Q4_K_M"}, CT, r"Q[46]_K is no grid of integers"),
     ({"format": "bitsandbytes"}, "gptq", "bitsandbytes' levels have no peer"),
@@ -129,7 +180,11 @@ REFUSALS: list[tuple[dict[str, Any], str, str]] = [
     ({"format": CT, "bits": 3, "group_size": 32}, "gguf", "GGUF has no type for W3A16"),
     ({"format": "awq", "group_size": 32}, "gguf", r"\d+ of \d+ scales do not survive the cast to 16 bits, the largest"),
     ({"format": CT, "bits": 4, "group_size": 64}, CT, "is compressed-tensors already"),
-    ({"type": "FP8_DYNAMIC"}, "gptq", "is not stored as integers"),
+    ({"type": "FP8_DYNAMIC"}, "gptq", "is no grid of integers"),
+    ({"type": "FP8_DYNAMIC"}, "fp8", "fp8 folders have no place for FP8 channel A8 dynamic"),
+    ({"type": "FP8_BLOCK"}, "modelopt", "modelopt folders have no place for FP8 block"),
+    ({"type": "NVFP4"}, "gguf", "have no type for NVFP4"),
+    ({"format": CT, "bits": 8, "group_size": None}, "fp8", "fp8 folders hold small floats"),
 ]
 
 

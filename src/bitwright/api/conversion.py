@@ -27,6 +27,8 @@ ANEW = {
     "awq": "--format awq --group-size 128",
     "bitsandbytes": "--format bitsandbytes --type NF4",
     "gguf": "--format gguf --type Q4_K_M",
+    "fp8": "--format fp8 --type FP8_BLOCK",
+    "modelopt": "--format modelopt --type NVFP4",
     "safetensors": "--format safetensors --type BF16",
 }
 

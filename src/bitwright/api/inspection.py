@@ -18,7 +18,7 @@ def inspect(path: Path | str) -> Inspection:
     match sniff(Path(path)):
         case "gguf":
             return _gguf(gguf_file(Path(path)))
-        case "compressed-tensors" | "gptq" | "awq" | "bitsandbytes" as kind:
+        case "compressed-tensors" | "gptq" | "awq" | "bitsandbytes" | "fp8" | "modelopt" as kind:
             return _packed(Path(path), kind)
         case "checkpoint":
             from bitwright.facts.model import model_facts

@@ -34,6 +34,8 @@ DECODERS: dict[ArtifactFormat, str] = {
     "gptq": "compressed-tensors",  # its unpacking; see formats/packed/gptq_reader.py
     "awq": "compressed-tensors",
     "bitsandbytes": "bitsandbytes",
+    "fp8": "compressed-tensors",  # its products; see formats/scaled/reader.py
+    "modelopt": "compressed-tensors",
     "safetensors": "torch",
 }
 QUANT_FILE = "quant.json"

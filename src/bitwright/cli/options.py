@@ -36,7 +36,7 @@ UseCase = Annotated[
         "--use-case", metavar="USE", help="chat, code, medical-legal or summarization; sets types and thresholds."
     ),
 ]
-FORMATS = "gguf, compressed-tensors, gptq, gptq_v2, awq, bitsandbytes or safetensors (plain floats)."
+FORMATS = "gguf, compressed-tensors, gptq, gptq_v2, awq, bitsandbytes, fp8, modelopt or safetensors (floats)."
 Format = Annotated[
     str | None,
     typer.Option("--format", metavar="FORMAT", help=FORMATS),

@@ -7,7 +7,9 @@ from typing import Literal
 from bitwright.core.documents import Document, Record
 from bitwright.core.schemes import MinifloatScheme, WeightScheme
 
-ArtifactFormat = Literal["gguf", "compressed-tensors", "gptq", "gptq_v2", "awq", "bitsandbytes", "safetensors"]
+ArtifactFormat = Literal[
+    "gguf", "compressed-tensors", "gptq", "gptq_v2", "awq", "bitsandbytes", "fp8", "modelopt", "safetensors"
+]
 Method = Literal["gptq", "awq", "smoothquant", "rtn"]
 Effort = Literal["fast", "balanced", "best"]
 UseCase = Literal["chat", "code", "medical-legal", "summarization"]

@@ -185,10 +185,13 @@ class MinifloatScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="
     tensor, channel, block   one scale per matrix, per output channel, per 128 x 128 block; FP8 (OCP 8-bit floats) only
     nv                       E2M1 elements, an E4M3 scale per 16 inputs, and a float32 factor per matrix (NVFP4)
     mx                       a power of two (E8M0) per 32 inputs (OCP Microscaling v1.0)
+    `factor` says how the factors of `nv`, of weights and inputs, are stored: compressed-tensors divides by them,
+    ModelOpt and GGUF multiply.
     """
 
     element: MinifloatElement
     scaling: MinifloatScaling
+    factor: Literal["divisor", "multiplier"] = "divisor"
     scale_dtype: FloatDtype = "bf16"  # of `tensor`, `channel` and `block` scales
     activations: ActivationScheme | None = None
 
@@ -199,6 +202,8 @@ class MinifloatScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="
                 f"{self.element} elements under `{self.scaling}` scales are no format that an engine reads",
                 hint="e4m3 and e5m2 go with tensor, channel or block; e2m1 with nv or mx; e4m3 with mx",
             )
+        if self.factor == "multiplier" and self.scaling != "nv":
+            raise UsageError(f"{self.element} weights per {self.scaling} have no factor that could be a multiplier")
         inputs = self.activations
         partners = {"nv": ("nv",), "mx": ("mx", "group"), "tensor": ("tensor", "token"), "channel": ("token", "tensor")}
         if inputs is not None and (

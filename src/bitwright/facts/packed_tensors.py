@@ -3,7 +3,7 @@
 The planner counts bytes with it and the writers place bytes by it, so that a predicted size is the size. The layouts
 are described where they are written: formats/packed/gptq_writer.py, awq_writer.py, bnb_writer.py.
 
-Not here: compressed-tensors, shards and headers (stored_tensors.py).
+Not here: fp8 and ModelOpt (float_folders.py), compressed-tensors, shards and headers (stored_tensors.py).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from bitwright.core.plan import ArtifactFormat, TensorPlan
 from bitwright.core.schemes import BNB_STATE_BYTES, CodebookScheme, FloatScheme, Int8RowScheme, IntScheme
+from bitwright.facts.float_folders import fp8_parts, modelopt_parts
 from bitwright.facts.stored_tensors import STORED_DTYPES, Parts, StoredPart, stored_parts
 
 WORD = 32
@@ -28,8 +29,17 @@ def parts_of(format: ArtifactFormat) -> Callable[[TensorPlan], tuple[StoredPart,
             return lambda entry: _parts(entry, awq_parts)
         case "bitsandbytes":
             return lambda entry: _parts(entry, bitsandbytes_parts)
+        case "fp8":
+            return lambda entry: _parts(entry, fp8_parts)
+        case "modelopt":
+            return lambda entry: _parts(entry, modelopt_parts)
         case _:
             return stored_parts
+
+
+def local_parts(entry: TensorPlan, format: ArtifactFormat) -> Parts:
+    """Local name → type and shape of one quantized matrix in an fp8 or ModelOpt folder."""
+    return fp8_parts(entry) if format == "fp8" else modelopt_parts(entry)
 
 
 def gptq_parts(entry: TensorPlan) -> Parts:

@@ -4,7 +4,8 @@ Nothing is decoded to floats on the way from one format to another; the proof af
 readers of sniff.py, which rest on foreign libraries. So a mistake here is found there.
 
     gptq, awq            integers in regular groups; other orders of columns are refused
-    compressed-tensors   packed integers and int8; the scheme follows from shapes and types alone
+    compressed-tensors   packed integers, int8 and small floats; what inputs are rounded to, the config says
+    fp8, modelopt        small floats and their scales
     gguf                 any block type that has a codec
     bitsandbytes         nothing: its levels have no peer
 
@@ -19,10 +20,11 @@ from typing import Any, Protocol
 
 import gguf
 import numpy as np
+import torch
 
 from bitwright.core.errors import InputError, UnsupportedError
 from bitwright.core.plan import ArtifactFormat, ModelFacts
-from bitwright.core.schemes import GGML_FLOATS, GROUP_SIZES, FloatDtype, FloatScheme, IntScheme
+from bitwright.core.schemes import GGML_FLOATS, GROUP_SIZES, FloatDtype, FloatScheme, IntScheme, MinifloatScheme
 from bitwright.facts.checkpoint import read_checkpoint
 from bitwright.formats.compressed.reader import CompressedTensorsSource
 from bitwright.formats.folders.ranges import locate
@@ -32,7 +34,9 @@ from bitwright.formats.ggml.names import inverse_permutation, rotary_heads
 from bitwright.formats.ggml.reader import GgufSource
 from bitwright.formats.packed.awq_reader import AwqSource
 from bitwright.formats.packed.gptq_reader import GptqSource
-from bitwright.formats.packing import unpack_rows, words_for
+from bitwright.formats.packing import unpack_nibbles, unpack_rows, words_for
+from bitwright.formats.scaled.fp8_reader import Fp8Source
+from bitwright.formats.scaled.modelopt_reader import ModelOptSource
 from bitwright.formats.sniff import gguf_file, sniff
 from bitwright.tensors.qtensor import QTensor
 
@@ -73,16 +77,34 @@ def open_codes(path: Path) -> CodedSource:
             return CompressedTensorsCodes(path)
         case "gguf":
             return GgufCodes(gguf_file(path))
+        case "fp8":
+            return FolderCodes(Fp8Source(path), "fp8", path)
+        case "modelopt":
+            return FolderCodes(ModelOptSource(path), "modelopt", path)
         case "bitsandbytes":
             raise UnsupportedError(f"`{path}`: bitsandbytes' levels have no peer in another format")
         case "checkpoint":
             raise UnsupportedError(f"`{path}` is not quantized")
 
 
-class FolderCodes:
-    """GPTQ and AWQ."""
+class HoldsCodes(Protocol):
+    """A reader of a folder that can give its codes away."""
 
-    def __init__(self, source: GptqSource | AwqSource, format: ArtifactFormat, path: Path) -> None:
+    @property
+    def facts(self) -> ModelFacts: ...
+    def names(self) -> Iterable[str]: ...
+    def is_packed(self, name: str) -> bool: ...
+    def scheme(self, module: str) -> Any:
+        """The scheme of a matrix, `None` where ours has no word for it."""
+        ...
+
+    def codes(self, module: str, scheme: Any) -> QTensor: ...
+
+
+class FolderCodes:
+    """GPTQ, AWQ, fp8 and ModelOpt."""
+
+    def __init__(self, source: HoldsCodes, format: ArtifactFormat, path: Path) -> None:
         self.format = format
         self._source = source
         self._path = path
@@ -108,12 +130,13 @@ class FolderCodes:
 
 
 class CompressedTensorsCodes:
-    """compressed-tensors with integers. Shapes and types were checked against the config by its reader."""
+    """compressed-tensors. Shapes and types were checked against the config by its reader."""
 
     format: ArtifactFormat = "compressed-tensors"
 
     def __init__(self, folder: Path) -> None:
-        self._facts = CompressedTensorsSource(folder).facts
+        self._source = CompressedTensorsSource(folder)
+        self._facts = self._source.facts
         self._folder = folder
         tensors = read_checkpoint(folder).tensors
         self._stored = {tensor.name: tensor for tensor in tensors}
@@ -134,6 +157,8 @@ class CompressedTensorsCodes:
         if plain is not None and plain.dtype == "I8":
             return self._integers(module, 8, self._read(name).numpy())
         packed = self._stored.get(f"{module}.weight_packed")
+        if (plain is not None and plain.dtype == "F8_E4M3") or (packed is not None and packed.dtype == "U8"):
+            return self._floats(module)
         if packed is None or packed.dtype != "I32" or f"{module}.weight_g_idx" in self._stored:
             raise UnsupportedError(f"`{self._folder}`: `{module}` is not stored as integers in regular groups")
         columns = int(self._read(f"{module}.weight_shape")[1])
@@ -141,6 +166,32 @@ class CompressedTensorsCodes:
         if packed.shape[1] != words_for(columns, bits):
             raise UnsupportedError(f"`{self._folder}`: `{module}` has rows that do not fill 32-bit words")
         return self._integers(module, bits, unpack_rows(self._read(packed.name).numpy(), bits, columns))
+
+    def _floats(self, module: str) -> QTensor:
+        """FP8, NVFP4, MXFP4 and MXFP8: what shares a scale follows from the shape of the scales."""
+        packed = f"{module}.weight_packed" in self._stored
+        raw = self._read(f"{module}.{'weight_packed' if packed else 'weight'}").view(torch.uint8).numpy()
+        codes = unpack_nibbles(raw) if packed else raw
+        rounding = self._source.input_rounding(module)
+        scale = self._read(f"{module}.weight_scale")
+        fields: dict[str, Any] = {}
+        if f"{module}.weight_global_scale" in self._stored:
+            scaling, fields["scale_codes"] = "nv", scale.view(torch.uint8).numpy()
+            fields["global_scale"] = self._read(f"{module}.weight_global_scale").float().reshape(1).numpy()
+        elif self._stored[f"{module}.weight_scale"].dtype in ("U8", "F8_E8M0"):
+            scaling, fields["exponents"] = "mx", scale.view(torch.uint8).numpy()
+        else:
+            per = {(1,): "tensor", (): "tensor", (codes.shape[0], 1): "channel"}
+            scaling, values = per.get(tuple(scale.shape), "block"), scale.float()
+            fields["scale"] = (values.reshape(1) if scaling == "tensor" else values).numpy()
+        if rounding is not None and rounding.scale is not None:
+            fields["input_scale"] = np.array([rounding.scale], dtype=np.float32)
+        stored = self._stored[f"{module}.weight_scale"].dtype
+        scheme = MinifloatScheme(
+            element="e2m1" if packed else "e4m3", scaling=scaling,  # type: ignore[arg-type]  # of the five above
+            scale_dtype=FLOATS.get(stored, "bf16"), activations=None if rounding is None else rounding.scheme,
+        )  # fmt: skip
+        return QTensor(scheme=scheme, codes=codes, fields=fields)
 
     def _integers(self, module: str, bits: int, codes: Any) -> QTensor:
         rows, columns = codes.shape

@@ -22,7 +22,15 @@ from numpy.typing import NDArray
 
 from bitwright.facts.stored_tensors import words_for
 
-__all__ = ["pack_nibbles", "pack_rows", "padded_words_for", "unpack_padded_rows", "unpack_rows", "words_for"]
+__all__ = [
+    "pack_nibbles",
+    "pack_rows",
+    "padded_words_for",
+    "unpack_nibbles",
+    "unpack_padded_rows",
+    "unpack_rows",
+    "words_for",
+]
 
 RUN = 8  # values that fill whole bytes at any width
 
@@ -85,6 +93,13 @@ def pack_nibbles(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     assert codes.size == 0 or codes.max() < 16, "codes leave 4 bits"
     packed: NDArray[np.uint8] = codes[:, 0::2] | (codes[:, 1::2] << np.uint8(4))
     return packed
+
+
+def unpack_nibbles(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The inverse of `pack_nibbles`."""
+    codes = np.empty((packed.shape[0], packed.shape[1] * 2), dtype=np.uint8)
+    codes[:, 0::2], codes[:, 1::2] = packed & np.uint8(15), packed >> np.uint8(4)
+    return codes
 
 
 def _signed(stored: NDArray[Any], bits: int) -> NDArray[np.int8]:

@@ -8,8 +8,7 @@ blocks. Q4_1 and Q5_1 store the smallest value of a block, -scale * zero, which 
     int 2, 3, 4, 8 bit    any                  zero >= 1      any            4 bit, groups  Q4_0, Q4_1, Q8_0
     int 5 bit             any                  -              -              -              Q5_0, Q5_1
     Q4_0, Q5_0, Q8_0      g32 symmetric        4 and 8 bit    4 and 8 bit    Q4_0           themselves
-NF4, FP4, k-quants and IQ types have no integer peer. Floats of few bits (NVFP4, MXFP4) have: their rows are to be added
-to `recode`, which is the one place that knows what goes where.
+NF4, FP4, k-quants and IQ types have no integer peer. Floats of few bits have: recode_floats.py.
 
 Not here: reading codes (coded.py), the order of work and the proof (pipeline/convert.py).
 """
@@ -24,6 +23,7 @@ from bitwright.core.errors import UnsupportedError
 from bitwright.core.plan import ArtifactFormat
 from bitwright.core.schemes import GROUP_SIZES, FloatDtype, GgmlScheme, IntScheme, QuantScheme
 from bitwright.formats.packed.gptq_packing import BITS as GPTQ_BITS
+from bitwright.formats.recode_floats import is_minifloat, recode_floats
 from bitwright.tensors.qtensor import Array, Float32, QTensor
 
 GGML_GROUP = 32
@@ -51,6 +51,8 @@ def recode(value: QTensor, format: ArtifactFormat) -> tuple[QTensor, Losses]:
     """
     if isinstance(value.scheme, GgmlScheme) and format == "gguf":
         return value, Losses()
+    if is_minifloat(value):
+        return recode_floats(value, format), Losses()
     integers = as_integers(value)
     match format:
         case "compressed-tensors":
@@ -61,6 +63,8 @@ def recode(value: QTensor, format: ArtifactFormat) -> tuple[QTensor, Losses]:
             return _awq(integers)
         case "gguf":
             return _ggml(integers)
+        case "fp8" | "modelopt":
+            raise UnsupportedError(f"{format} folders hold small floats, not {integers.scheme.label}")
         case _:
             raise UnsupportedError("bitsandbytes' levels are no integers")
 

@@ -2,11 +2,11 @@
 
     gguf                  a file that starts with `GGUF`, or a folder with one such file and no config.json
     compressed-tensors    a folder whose config.json has quantization_config.quant_method `compressed-tensors`
-    gptq, awq, bitsandbytes
-                          the same with this quant_method; `gptq` also where quantize_config.json says it
+    gptq, awq, bitsandbytes, fp8, modelopt
+                          the same with this quant_method; `gptq` and `modelopt` also where a file beside says it
     checkpoint            a folder with config.json and safetensors, without quantization_config
 
-Other quantized folders (FP8, ModelOpt, …) are refused by the name that they give themselves. Pickles are
+Other quantized folders (Quark, HQQ, …) are refused by the name that they give themselves. Pickles are
 never opened, whatever their name.
 """
 
@@ -24,14 +24,19 @@ from bitwright.formats.ggml.reader import GgufSource
 from bitwright.formats.packed.awq_reader import AwqSource
 from bitwright.formats.packed.bnb_reader import BitsandbytesSource
 from bitwright.formats.packed.gptq_reader import GptqSource
+from bitwright.formats.scaled.fp8_reader import Fp8Source
+from bitwright.formats.scaled.modelopt_reader import ModelOptSource
 
-Kind = Literal["gguf", "compressed-tensors", "gptq", "awq", "bitsandbytes", "checkpoint"]
+Kind = Literal["gguf", "compressed-tensors", "gptq", "awq", "bitsandbytes", "fp8", "modelopt", "checkpoint"]
 GGUF_MAGIC = b"GGUF"
 FOLDERS: dict[str, Kind] = {
     "compressed-tensors": "compressed-tensors",
     "gptq": "gptq",
     "awq": "awq",
     "bitsandbytes": "bitsandbytes",
+    "fp8": "fp8",
+    "modelopt": "modelopt",
+    "modelopt_fp4": "modelopt",
 }
 SIDE_CONFIGS = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
 _KINDS_HINT = "expected a .gguf file, or a folder with config.json and *.safetensors"
@@ -62,6 +67,10 @@ def open_source(path: Path) -> WeightSource:
             return AwqSource(path)
         case "bitsandbytes":
             return BitsandbytesSource(path)
+        case "fp8":
+            return Fp8Source(path)
+        case "modelopt":
+            return ModelOptSource(path)
         case "checkpoint":
             return CheckpointSource(path)
 
@@ -115,8 +124,8 @@ def _sniff_folder(path: Path) -> Kind:
         raise _unsupported(path / CONFIG, method)
     for name, method in SIDE_CONFIGS.items():
         if (path / name).exists():
-            if method == "gptq":
-                return "gptq"
+            if method in ("gptq", "modelopt"):
+                return FOLDERS[method]
             raise _unsupported(path / name, method)
     return "checkpoint"
 
@@ -124,5 +133,5 @@ def _sniff_folder(path: Path) -> Kind:
 def _unsupported(where: Path, method: str) -> UnsupportedError:
     return UnsupportedError(
         f"`{where}` describes a model quantized with `{method}`, which is not read here",
-        hint="readable: float checkpoints, compressed-tensors, GPTQ, AWQ, bitsandbytes, GGUF",
+        hint="readable: float checkpoints, compressed-tensors, GPTQ, AWQ, bitsandbytes, fp8, ModelOpt, GGUF",
     )

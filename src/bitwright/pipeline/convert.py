@@ -3,7 +3,8 @@
 First every matrix is carried over in thought: where one has no place in the format, or a scale would not survive, the
 conversion is refused before anything is written. Then the files are written beside the target, both artifacts are
 opened by the readers that `validate` uses (foreign libraries wherever one runs), and every tensor of both is compared
-in float32, bit for bit (but for the sign of zeros). Only then does the folder take its name.
+in float32, bit for bit (but for the sign of zeros). Only then does the folder take its name. Where NVFP4 changes from a
+factor that is divided by to one that multiplies, its reciprocal is rounded: there values may differ by `RECIPROCAL`.
 
 One matrix is in memory at a time.
 
@@ -34,7 +35,7 @@ from bitwright.core.plan import ArtifactFormat, Plan, TensorPlan
 from bitwright.core.protocols import SILENT, Progress, WeightSource
 from bitwright.core.provenance import provenance
 from bitwright.core.records import ArtifactFile, ConversionRecord
-from bitwright.core.schemes import FloatScheme, GgmlScheme, WeightScheme
+from bitwright.core.schemes import FloatScheme, GgmlScheme, MinifloatScheme, WeightScheme
 from bitwright.facts.families import FAMILIES, gguf_name, is_block_linear
 from bitwright.facts.packed_tensors import parts_of
 from bitwright.formats.coded import CodedSource
@@ -47,6 +48,7 @@ from bitwright.tensors.qtensor import QTensor
 
 RECORD = "conversion.json"
 FLOAT_TYPES = ("F32", "F16", "BF16")
+RECIPROCAL = 2.0**-22  # of a value: a rounded reciprocal, a rounded product, and the rounded value itself
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -145,7 +147,8 @@ def convert(
         sidecars = writer.sidecars()
         for name, data in sidecars.items():
             write_bytes(work / name, data)
-        proof = prove(place, work, progress)
+        slack = RECIPROCAL if _inverts_factors(source, plan) else 0.0
+        proof = prove(place, work, progress, slack=slack)
         origin = f"Converted from {source.format} with the same integers: {proof_line(proof)}."
         if CARD_NAME in sidecars:
             write_bytes(work / CARD_NAME, with_origin(sidecars[CARD_NAME].decode(), origin).encode())
@@ -163,8 +166,11 @@ def proof_line(proof: Proof | ConversionRecord) -> str:
     return f"{proof.values:,} values of {proof.tensors} tensors decode alike in float32"
 
 
-def prove(before: Path, after: Path, progress: Progress = SILENT) -> Proof:
-    """Decode both artifacts and compare all of them. Raises `MismatchError` at the first tensor that differs."""
+def prove(before: Path, after: Path, progress: Progress = SILENT, *, slack: float = 0.0) -> Proof:
+    """Decode both artifacts and compare all of them. `slack` is the relative difference that is let pass.
+
+    Raises `MismatchError` at the first tensor that differs.
+    """
     left, right = open_source(before), open_source(after)
     names = sorted(left.names())
     if names != sorted(right.names()):
@@ -174,7 +180,7 @@ def prove(before: Path, after: Path, progress: Progress = SILENT) -> Proof:
     for name in names:
         # adding zero gives all zeros one sign: a negative scale times the code 0 is -0 in some formats and 0 in others
         old, new = left.load(name).float() + 0.0, right.load(name).float() + 0.0
-        if old.shape != new.shape or not torch.equal(old.view(torch.int32), new.view(torch.int32)):
+        if old.shape != new.shape or not _alike(old, new, slack):
             count = int((old != new).sum()) if old.shape == new.shape else old.numel()
             raise MismatchError(
                 f"`{name}` decodes differently from `{after.name}`: {count} of {old.numel()} values", hint=_REPORT
@@ -183,6 +189,18 @@ def prove(before: Path, after: Path, progress: Progress = SILENT) -> Proof:
         progress.advance()
     progress.stop()
     return Proof(tensors=len(names), values=values)
+
+
+def _alike(old: torch.Tensor, new: torch.Tensor, slack: float) -> bool:
+    if slack:
+        return bool(((old - new).abs() <= slack * old.abs()).all())
+    return torch.equal(old.view(torch.int32), new.view(torch.int32))
+
+
+def _inverts_factors(source: CodedSource, plan: Plan) -> bool:
+    schemes = (entry.scheme for entry in plan.tensors)
+    nv = any(isinstance(scheme, MinifloatScheme) and scheme.scaling == "nv" for scheme in schemes)
+    return nv and (source.format == "compressed-tensors") != (plan.format == "compressed-tensors")
 
 
 _REPORT = "nothing was written; report it with both formats, because the conversion should have been exact"
@@ -198,7 +216,14 @@ def _value(source: CodedSource, entry: TensorPlan, floats: WeightSource, format:
 def _notes(source: CodedSource, plan: Plan) -> tuple[str, ...]:
     """Tensors that are codes in the source and floats in the target."""
     before = {tensor.name for tensor in source.facts.tensors if tensor.dtype not in FLOAT_TYPES}
+    said = []
+    if _inverts_factors(source, plan):
+        said.append("NVFP4's factors are stored as their reciprocals: values agree within 2.4e-7 of themselves")
     grown = [e.name for e in plan.tensors if e.scheme == FloatScheme(dtype="f32") and e.name in before]
+    return (*said, *_as_floats(grown))
+
+
+def _as_floats(grown: list[str]) -> tuple[str, ...]:
     return tuple(f"`{name}` is stored as F32: folders hold only linears of blocks as integers" for name in grown)
 
 

@@ -34,6 +34,8 @@ from bitwright.formats.original import open_original, other_weights
 from bitwright.formats.packed.awq_writer import AwqWriter
 from bitwright.formats.packed.bnb_writer import BitsandbytesWriter
 from bitwright.formats.packed.gptq_writer import GptqWriter
+from bitwright.formats.scaled.fp8_writer import Fp8Writer
+from bitwright.formats.scaled.modelopt_writer import ModelOptWriter
 from bitwright.modeling.walk import Walker
 from bitwright.pipeline.blocks import Workshop, quantize_block, quantize_head, write_tensor
 from bitwright.pipeline.casts import check_casts
@@ -211,5 +213,7 @@ WRITERS: dict[ArtifactFormat, Callable[[Plan, Path], ArtifactWriter]] = {
     "gptq_v2": GptqWriter,
     "awq": AwqWriter,
     "bitsandbytes": BitsandbytesWriter,
+    "fp8": Fp8Writer,
+    "modelopt": ModelOptWriter,
     "safetensors": FloatFolderWriter,
 }

@@ -37,6 +37,7 @@ from bitwright.core.schemes import (
 )
 from bitwright.core.units import format_bytes
 from bitwright.facts.compressed_types import COMPRESSED_TYPES, engine_notes
+from bitwright.facts.float_folders import FLOAT_FOLDERS, float_folder_notes
 from bitwright.facts.folder_types import FOLDERS, folder_notes
 from bitwright.facts.packed_tensors import parts_of
 from bitwright.facts.stored_tensors import safetensors_bytes
@@ -229,6 +230,8 @@ def _warnings(facts: ModelFacts, device: DeviceFacts, chosen: _Sized) -> tuple[s
         found += folder_notes(candidate.format, scheme, facts)
     elif isinstance(scheme, IntScheme | MinifloatScheme):
         found += engine_notes(candidate.label, scheme, capability_of(device))
+        if isinstance(scheme, MinifloatScheme) and candidate.format in FLOAT_FOLDERS:
+            found += float_folder_notes(candidate.format, scheme, facts)
     if isinstance(scheme, IntScheme) and scheme.bits == 8 and not scheme.symmetric:
         found.append("asymmetric 8-bit weights have no Marlin kernel in vLLM: expect slow serving")
     if facts.parameters < SMALL_MODEL and candidate.few_bits:

@@ -26,6 +26,7 @@ from bitwright.core.schemes import (
     WeightScheme,
 )
 from bitwright.facts.compressed_types import COMPRESSED_TYPES, LinearScheme
+from bitwright.facts.float_folders import FLOAT_FOLDERS
 from bitwright.facts.folder_types import FOLDERS, FolderScheme
 from bitwright.facts.rules import gguf_rules, integer_rules
 from bitwright.planner.memory import LLAMA_CPP, SGLANG, VLLM
@@ -93,7 +94,7 @@ def decide(facts: ModelFacts, device: DeviceFacts, request: Request) -> Decision
     """Order the candidates for a request."""
     if request.preset is not None:
         return _named(Candidate(preset=request.preset))
-    if request.format in (*FOLDERS, "safetensors"):
+    if request.format in (*FOLDERS, *FLOAT_FOLDERS, "safetensors"):
         return _named(Candidate(scheme=request.scheme, name=request.name, folder=request.format))
     if isinstance(request.scheme, IntScheme | MinifloatScheme):
         return _named(Candidate(scheme=_with_scale_dtype(request.scheme, facts), name=request.name))

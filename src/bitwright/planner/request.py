@@ -13,6 +13,7 @@ from bitwright.core.errors import UnsupportedError, UsageError, did_you_mean
 from bitwright.core.plan import USE_CASES, ArtifactFormat, Effort, Method, UseCase
 from bitwright.core.schemes import GGML_FLOATS, INT_BITS, FloatDtype, FloatScheme, IntScheme
 from bitwright.facts.compressed_types import COMPRESSED_TYPES, LinearScheme
+from bitwright.facts.float_folders import FLOAT_FOLDERS, TYPES, float_folder_type
 from bitwright.facts.folder_types import (
     BITSANDBYTES_TYPES,
     INTEGER_FOLDERS,
@@ -58,15 +59,11 @@ def check_request(
 ) -> Request:
     """Check words against words: raises `UsageError` or `UnsupportedError` for an unknown or contradictory one."""
     _check_words(use_case, format, method, effort)
-    if format is None and type in BITSANDBYTES_TYPES:
-        format = "bitsandbytes"
-    if format == "safetensors":
-        return _of_floats(type, use_case=use_case, method=method, effort=effort)
-    if type in BITSANDBYTES_TYPES or format in (*INTEGER_FOLDERS, "bitsandbytes"):
-        return _of_folder(
-            str(format), type, bits, use_case=use_case, method=method, effort=effort, group_size=group_size,
-            symmetric=symmetric,
-        )  # fmt: skip
+    other = _of_other(
+        format, type, bits, use_case=use_case, method=method, effort=effort, group_size=group_size, symmetric=symmetric
+    )
+    if other is not None:
+        return other
     label = _LABEL.fullmatch(type) if type is not None else None
     # MXFP4 is a type of both formats: of GGUF, which runs on every device, unless the other is named
     name = type if type in COMPRESSED_TYPES and (type not in PRESETS or format == "compressed-tensors") else None
@@ -113,6 +110,36 @@ def _check_preset(preset: str, format: str | None) -> None:
             f"type `{preset}` is not supported",
             hint=did_you_mean(preset, [*PRESETS, *INTEGER_TYPES, *COMPRESSED_TYPES, *BITSANDBYTES_TYPES]),
         )
+
+
+def _of_other(
+    format: str | None, type: str | None, bits: int | None, *, use_case: str, method: str | None, effort: str,
+    group_size: int | None, symmetric: bool,
+) -> Request | None:  # fmt: skip
+    """A request for a format that is neither GGUF nor compressed-tensors, or `None`."""
+    if format is None and type in BITSANDBYTES_TYPES:
+        format = "bitsandbytes"
+    if format in FLOAT_FOLDERS:
+        return _of_float_folder(format, type, bits, use_case=use_case, method=method, effort=effort)
+    if format == "safetensors":
+        return _of_floats(type, use_case=use_case, method=method, effort=effort)
+    if type in BITSANDBYTES_TYPES or format in (*INTEGER_FOLDERS, "bitsandbytes"):
+        return _of_folder(
+            str(format), type, bits, use_case=use_case, method=method, effort=effort, group_size=group_size,
+            symmetric=symmetric,
+        )  # fmt: skip
+    return None
+
+
+def _of_float_folder(
+    format: ArtifactFormat, type: str | None, bits: int | None, *, use_case: str, method: str | None, effort: str
+) -> Request:
+    """A request for an fp8 or ModelOpt folder."""
+    name = float_folder_type(format, type, bits)
+    return Request(
+        use_case=cast(UseCase, use_case), format=format, preset=None, scheme=TYPES[format][name], name=name,
+        method=cast("Method | None", method), effort=cast(Effort, effort), group_size=None, symmetric=True,
+    )  # fmt: skip
 
 
 def _of_floats(type: str | None, *, use_case: str, method: str | None, effort: str) -> Request:

@@ -1,6 +1,6 @@
 """The stored scale of activations that an engine rounds with a fixed one.
 
-    int8   peak / 127.5        e4m3   peak / 448        e2m1 (NVFP4)   448 * 6 / peak, a divisor
+    int8   peak / 127.5        e4m3   peak / 448        e2m1 (NVFP4)   448 * 6 / peak, or its inverse
 `peak` is the largest magnitude that calibration saw enter the linear. Dynamic activations store nothing.
 
 Not here: rounding activations (modeling/rounded_inputs.py).
@@ -32,6 +32,8 @@ def input_scale(scheme: QuantScheme, peak: float | None) -> dict[str, Array]:
     peak = peak if peak > 0 else 1.0
     if scheme.activations.scaling == "nv":
         factor = MINIFLOATS["e4m3"].largest * MINIFLOATS["e2m1"].largest / peak
+        if isinstance(scheme, MinifloatScheme) and scheme.factor == "multiplier":
+            factor = 1 / factor
         return {"input_scale": np.array([factor], dtype=np.float32)}
     half = INT8_HALF_RANGE if scheme.activations.element == "int8" else MINIFLOATS["e4m3"].largest
     return {"input_scale": round_scale(np.array([peak / half], dtype=np.float32), scheme.scale_dtype)}

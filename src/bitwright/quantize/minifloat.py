@@ -33,6 +33,7 @@ from bitwright.tensors.minifloat_values import (
     decode_e8m0,
     decode_minifloat,
     encode_minifloat,
+    nv_steps,
     spread_scales,
 )
 from bitwright.tensors.qtensor import Array, Float32
@@ -52,7 +53,8 @@ def shared_fields(peak: float, scheme: MinifloatScheme) -> dict[str, Array]:
             return {"scale": round_scale(np.maximum(plain, np.float32(NO_SCALE)), scheme.scale_dtype)}
         case "nv":
             largest = MINIFLOATS["e4m3"].largest * MINIFLOATS["e2m1"].largest
-            factor = np.float32(largest) / np.float32(peak) if peak > 0 else np.float32(1)
+            ratio = (largest, peak) if scheme.factor == "divisor" else (peak, largest)
+            factor = np.float32(ratio[0]) / np.float32(ratio[1]) if peak > 0 else np.float32(1)
             return {"global_scale": np.array([factor if np.isfinite(factor) else 1], dtype=np.float32)}
         case _:
             return {}
@@ -72,7 +74,7 @@ def minifloat_grid(
         case "tensor":
             fields: dict[str, Array] = {}
         case "nv":
-            fields = {"scale_codes": _nv_scales(weight_OI, weights_I, shared["global_scale"], search)}
+            fields = {"scale_codes": _nv_scales(weight_OI, weights_I, scheme, shared["global_scale"], search)}
         case "mx":
             fields = {"exponents": _mx_scales(weight_OI, weights_I, scheme, search)}
         case _:
@@ -141,17 +143,19 @@ def _float_scales(
     return _take(candidates, _best(weight_OI, weights_I, candidates, tile, scheme.element)).astype(np.float32)
 
 
-def _nv_scales(weight_OI: Float32, weights_I: Float32, factor: Array, search: Search) -> NDArray[np.uint8]:
+def _nv_scales(
+    weight_OI: Float32, weights_I: Float32, scheme: MinifloatScheme, factor: Array, search: Search
+) -> NDArray[np.uint8]:
     tile = (1, NV_GROUP)
-    plain = encode_minifloat(
-        factor.astype(np.float32) * (_peaks(weight_OI, tile) / np.float32(MINIFLOATS["e2m1"].largest)), "e4m3"
-    )
+    wanted = _peaks(weight_OI, tile) / np.float32(MINIFLOATS["e2m1"].largest)
+    ratio: Float32 = factor.astype(np.float32)
+    plain = encode_minifloat(ratio * wanted if scheme.factor == "divisor" else wanted / ratio, "e4m3")
     if search == "plain":
         # what compressed-tensors stores where the plain scale would round to zero
         return np.where(plain == 0, encode_minifloat(np.array(0.125, dtype=np.float32), "e4m3"), plain)
     highest = MINIFLOATS["e4m3"].largest_code
     candidates = np.clip(plain[..., None].astype(np.int64) + NV_NEIGHBOURS, 1, highest).astype(np.uint8)
-    steps: Float32 = np.divide(decode_minifloat(candidates, "e4m3"), factor.astype(np.float32), dtype=np.float32)
+    steps = nv_steps(scheme, decode_minifloat(candidates, "e4m3"), factor)
     return _take(candidates, _best(weight_OI, weights_I, steps, tile, "e2m1")).astype(np.uint8)
 
 

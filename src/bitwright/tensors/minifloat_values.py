@@ -15,6 +15,7 @@ Fields of a minifloat `QTensor` (O rows, I inputs); 1-D fields belong to the who
     block     scale [ceil(O/128), ceil(I/128)]         the same
     nv        scale_codes [O, I/16] E4M3, global_scale [1] float32
                                                        w = (value(scale_code) / global_scale) * value(code)
+                                                       or, with a multiplier, value(scale_code) * global_scale
     mx        exponents [O, I/32] E8M0                 w = 2^(exponent - 127) * value(code)
 
 Not here: choosing scales (quantize/minifloat.py), nibble order (formats/).
@@ -144,8 +145,7 @@ def spread_scales(scheme: MinifloatScheme, shape: tuple[int, ...], fields: Mappi
     match scheme.scaling:
         case "nv":
             local_OG: Float32 = decode_minifloat(fields["scale_codes"], "e4m3")
-            local_OG = np.divide(local_OG, fields["global_scale"].astype(np.float32), dtype=np.float32)
-            return spread(local_OG, like)
+            return spread(nv_steps(scheme, local_OG, fields["global_scale"]), like)
         case "mx":
             return spread(decode_e8m0(fields["exponents"]), like)
         case "block":
@@ -154,3 +154,10 @@ def spread_scales(scheme: MinifloatScheme, shape: tuple[int, ...], fields: Mappi
             return blocks
         case _:
             return fields["scale"].astype(np.float32)
+
+
+def nv_steps(scheme: MinifloatScheme, local: Float32, factor: Array) -> Float32:
+    """Steps of NVFP4 from its local scales, with the one operation that the readers of the format do."""
+    operation = np.divide if scheme.factor == "divisor" else np.multiply
+    steps: Float32 = operation(local, factor.astype(np.float32), dtype=np.float32)
+    return steps

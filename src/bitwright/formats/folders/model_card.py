@@ -30,6 +30,8 @@ NEEDS = {
     "gptq": "Needs vLLM (symmetric, 4 or 8 bits), SGLang, or transformers with the packages optimum and gptqmodel.",
     "gptq_v2": "Needs SGLang, or transformers with the packages optimum and gptqmodel; vLLM where symmetric.",
     "awq": "Needs vLLM or SGLang, or transformers with the package gptqmodel.",
+    "fp8": "Needs vLLM or SGLang; transformers takes it where weights are scaled per block.",
+    "modelopt": "Needs TensorRT-LLM, vLLM or SGLang.",
     "safetensors": "Any loader of Hugging Face checkpoints takes it.",
     "bitsandbytes": "Needs transformers or SGLang, and the package bitsandbytes.",
 }

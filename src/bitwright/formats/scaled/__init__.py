@@ -1,0 +1,1 @@
+"""Folders of small floats beside their scales: HF/vLLM fp8, ModelOpt."""

@@ -92,7 +92,9 @@ def test_levels_of_whole_numbers_are_the_uniform_grid(seed: int) -> None:
     assert feedback is not None
     codes = gptq_codes(weight, grid, feedback, dtype=np.float64)
     assert np.array_equal(gptq_codes(weight, levels, feedback, dtype=np.float64) - 8, codes)
-    assert np.array_equal(refine_codes(weight, codes + 8, levels, gram) - 8, refine_codes(weight, codes, grid, gram))
+    assert np.array_equal(
+        refine_codes(weight, codes + 8, levels, gram)[0] - 8, refine_codes(weight, codes, grid, gram)[0]
+    )
     assert np.array_equal(round_to_grid(weight, levels) - 8, round_to_grid(weight, grid))
 
 
@@ -149,7 +151,8 @@ def test_coordinate_descent_never_raises_the_loss(seed: int, from_gptq: bool, un
     feedback = factorize(gram)
     assert feedback is not None
     codes = gptq_codes(weight, grid, feedback) if from_gptq else round_to_grid(weight, grid)
-    refined = refine_codes(weight, codes, grid, gram)
+    refined, pull = refine_codes(weight, codes, grid, gram)
+    assert np.allclose(pull, (weight - grid_values(refined, grid)) @ gram, atol=1e-3 * np.abs(gram).max())
     assert loss(weight, refined, grid, gram) <= loss(weight, codes, grid, gram) * (1 + 1e-5)
     assert refined.min() >= grid.low
     assert refined.max() <= grid.high

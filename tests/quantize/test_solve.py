@@ -136,3 +136,14 @@ def test_equal_inputs_give_equal_bytes() -> None:
         first, second = (solve(weight, Statistics.of(gram, "gptq"), scheme, "gptq")[0] for _ in range(2))
         assert first.codes.tobytes() == second.codes.tobytes()
         assert all(first.fields[name].tobytes() == second.fields[name].tobytes() for name in first.fields)
+
+
+def test_the_output_error_is_that_of_the_undamped_gram_matrix() -> None:
+    generator = np.random.default_rng(5)
+    weight = generator.standard_normal((64, 96)).astype(np.float32)
+    inputs = generator.standard_normal((300, 96)).astype(np.float32) * np.linspace(0.1, 3, 96, dtype=np.float32)
+    gram = inputs.T @ inputs / 300
+    tensor, notes = solve(weight, Statistics.of(gram, "gptq"), IntScheme(bits=4, group_size=32), "gptq")
+    error = weight - tensor.decode()
+    expected = np.einsum("oi,ij,oj->", error, gram, error) / np.einsum("oi,ij,oj->", weight, gram, weight)
+    assert notes.output_error == pytest.approx(expected, rel=0.01)

@@ -28,7 +28,7 @@ class InputStatistics:
 
     def add(self, inputs: torch.Tensor, weights_N: torch.Tensor | None = None) -> None:
         """Count [..., I] activations in, each token as often as its weight says (mean 1 over all tokens)."""
-        rows_NI = inputs.reshape(-1, inputs.shape[-1]).float()
+        rows_NI = inputs.reshape(-1, inputs.shape[-1])
         weighted_NI = rows_NI if weights_N is None else rows_NI * weights_N.sqrt()[:, None]
         add_gram(self._upper_II, weighted_NI, reduced=self._reduced)
         torch.maximum(self.amax_I, largest(rows_NI), out=self.amax_I)

@@ -6,6 +6,7 @@ loaded. Commands are in their own files; colour and tables are in `render.py`, l
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -83,6 +84,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if code == EXIT_INTERRUPTED:
         print("interrupted" + _resumption(sys.argv[1:] if argv is None else argv), file=sys.stderr)
     return code if isinstance(code, int) else 0
+
+
+def run() -> int:
+    """What the installed command calls: one command line, and then the end of the process."""
+    code = main()
+    gc.freeze()  # a last search for cycles in all of torch takes a second and frees what ends with the process anyway
+    return code
 
 
 def _resumption(words: Sequence[str]) -> str:

@@ -62,7 +62,7 @@ def _parser_words(error: Exception) -> tuple[str, str]:
     message = str(error.format_message() if hasattr(error, "format_message") else error).strip().rstrip(".")
     option = getattr(error, "option_name", None)
     if option and command is not None and option not in (name for names in _flags(command) for name in names):
-        known = sorted(name for names in _flags(command) for name in names if name.startswith("--"))
+        known = sorted({name for names in _flags(command) for name in names if name.startswith("--")})
         return f"unknown flag `{option}`", f"{did_you_mean(option, known)}; see `{path} --help`"
     commands = getattr(command, "commands", None)
     if commands and message.startswith("No such command"):

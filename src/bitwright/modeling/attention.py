@@ -14,12 +14,16 @@ from typing import Any
 
 import torch
 
+from bitwright.modeling import tiles
+
 SLIDING = "sliding_attention"
 
 
-def implementation(config: Any) -> str:
-    """The name of the attention function that computes what the config asks for."""
-    return "eager" if getattr(config, "attn_logit_softcapping", None) else "sdpa"
+def implementation(config: Any, *, reduced: bool = False) -> str:
+    """The name of the attention function that computes what the config asks for, in bfloat16 where `reduced`."""
+    if getattr(config, "attn_logit_softcapping", None):
+        return "eager"
+    return tiles.register() if reduced else "sdpa"
 
 
 def layer_type(config: Any, index: int) -> str | None:
@@ -36,7 +40,7 @@ def window(config: Any, index: int) -> int | None:
     return getattr(config, "sliding_window", None) or None
 
 
-def mask(config: Any, index: int, tokens: int) -> torch.Tensor | None:
+def mask(config: Any, index: int, tokens: int, dtype: torch.dtype = torch.float32) -> torch.Tensor | None:
     """[1, 1, T, T] to add to scores, or `None` where the attention function is causal by itself and sees all."""
     seen = window(config, index)
     if implementation(config) == "sdpa" and (seen is None or seen >= tokens):
@@ -45,4 +49,4 @@ def mask(config: Any, index: int, tokens: int) -> torch.Tensor | None:
     allowed_TT = distance_TT >= 0
     if seen is not None:
         allowed_TT &= distance_TT < seen
-    return torch.where(allowed_TT, 0.0, torch.finfo(torch.float32).min)[None, None]
+    return torch.where(allowed_TT, 0.0, torch.finfo(dtype).min).to(dtype)[None, None]

@@ -47,7 +47,7 @@ class Experts(nn.ModuleList):
         for number, expert in enumerate(self):
             tokens, places = torch.where(chosen_NK == number)
             outputs = expert(hidden_NH[tokens]) * shares_NK[tokens, places, None]
-            total_NH = total_NH.index_add(0, tokens, outputs)
+            total_NH = total_NH.index_add(0, tokens, outputs.to(total_NH.dtype))
         return total_NH
 
 

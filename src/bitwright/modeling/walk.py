@@ -56,7 +56,7 @@ class Walker:
         Raises `UnsupportedError` when transformers has no class for the architecture.
         """
         self._source = source
-        self._skeleton = _skeleton(source.config)
+        self._skeleton = _skeleton(source.config, reduced=reduced)
         self._config = self._skeleton.config
         for module in self._skeleton.modules():
             if isinstance(module, Linear):
@@ -107,6 +107,16 @@ class Walker:
                     module.rounding = self._source.input_rounding(f"{LAYERS}.{index}.{name}")
         return block.eval()
 
+    def narrow(self, block: nn.Module) -> None:
+        """Let everything in the block but its linears compute in bfloat16, so that bfloat16 hidden states stay so.
+
+        Linears keep float32 weights, which are what is solved; they round them in every product.
+        """
+        for module in block.modules():
+            if not isinstance(module, Linear):
+                for parameter in module.parameters(recurse=False):
+                    parameter.data = parameter.data.bfloat16()
+
     @torch.no_grad()
     def forward(self, block: nn.Module, hidden_WTH: torch.Tensor) -> torch.Tensor:
         """Run a loaded block on a few windows: [W, T, H] → [W, T, H], causal attention within each window."""
@@ -120,7 +130,7 @@ class Walker:
         own = kind in (self._config.rope_parameters or {})  # blocks of this kind have frequencies of their own
         output = block(
             hidden_WTH,
-            attention_mask=mask(self._config, index, hidden_WTH.shape[1]),
+            attention_mask=mask(self._config, index, hidden_WTH.shape[1], hidden_WTH.dtype),
             position_ids=positions,
             position_embeddings=self._rotary(hidden_WTH, positions, *([kind] if own else [])),
         )
@@ -168,7 +178,7 @@ class Walker:
         return gradient if self._cap is None else gradient * (1 - (logits / self._cap).square())
 
 
-def _skeleton(config: dict[str, Any]) -> Any:
+def _skeleton(config: dict[str, Any], *, reduced: bool) -> Any:
     from_config = {key: value for key, value in config.items() if key not in ("quantization_config", "auto_map")}
     # transformers builds its model table while it is imported; the import stays here because it takes seconds
     import transformers
@@ -178,7 +188,7 @@ def _skeleton(config: dict[str, Any]) -> Any:
         raise UnsupportedError(f"transformers {transformers.__version__} has no model of type {kind!r}")
     settings = transformers.AutoConfig.for_model(kind, **from_config)
     with torch.device("meta"):
-        attention = implementation(settings)
+        attention = implementation(settings, reduced=reduced)
         model = transformers.AutoModelForCausalLM.from_config(
             settings, attn_implementation=attention, dtype=torch.float32
         )

@@ -34,6 +34,7 @@ from bitwright.pipeline.sensitivity import Sensitivities
 from bitwright.pipeline.units import is_float
 from bitwright.quantize.scaling import scale_columns
 from bitwright.quantize.solve import Statistics, solve
+from bitwright.tensors.products import has_bfloat16
 
 HEAVIEST = 100.0  # times the mean weight of a token: single tokens reach 1,300 (docs/log.md)
 BATCH_TOKENS = 4096  # tokens per forward pass: large enough for the matrix products, small beside a block's weights
@@ -49,11 +50,16 @@ class Workshop:
     plans: Mapping[str, TensorPlan]
     method: Method
     rescale: bool  # whether columns are scaled first
-    reduced: bool = False  # whether the model runs in bfloat16
+    reduced: bool = False  # whether the model multiplies in bfloat16
     saturate: bool = False  # whether F16 tensors are cut to its range
     sensitivities: Sensitivities | None = None
     emit: Callable[[Mapping[str, bytes]], None]
     importance: Mapping[str, NDArray[np.float32]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether passes with feedback keep hidden states in bfloat16 too."""
+        return self.reduced and has_bfloat16()
 
 
 def write_tensor(
@@ -109,14 +115,16 @@ def quantize_block(
         return tuple(write_tensor(shop, name)[0] for name in names), None
     block = walker.load_block(index)
     groups = {group.name: group for group in walker.groups(index)}
-    batches = torch.split(hidden_WTH, max(1, BATCH_TOKENS // hidden_WTH.shape[1]))
+    batches: Sequence[torch.Tensor] = torch.split(hidden_WTH, max(1, BATCH_TOKENS // hidden_WTH.shape[1]))
     inputs = BlockInputs(
         shop.source.facts, index, block, groups, token_weights(shop, index), shop.method, reduced=shop.reduced
     )
     outputs: Sequence[torch.Tensor] = ()
     if shop.rescale or shop.method != "gptq":
         folds = block_folds(shop.source.facts, index) if shop.rescale else ()
-        outputs = inputs.float_pass(walker, batches, smoothed_groups(folds, shop.plans, prefix))
+        outputs = inputs.float_pass(
+            walker, [part.float() for part in batches], smoothed_groups(folds, shop.plans, prefix)
+        )
         inputs.prepare(shop.plans, rescale=shop.rescale)
     linears = {f"{prefix}{module}.weight" for group in groups.values() for module in group.linears}
     records = {
@@ -139,6 +147,9 @@ def quantize_block(
         for group in groups.values():
             solve_group(group, inputs.known[group.name])
         return tuple(records[name] for name in names), torch.cat(tuple(outputs))
+    if shop.narrow:
+        walker.narrow(block)
+        batches = [part.bfloat16() for part in batches]
     leaders = {group.leader: group for group in groups.values()}
     staged = run_staged(
         lambda part: walker.forward(block, part),
@@ -186,7 +197,7 @@ def quantize_head(shop: Workshop, walker: Walker, name: str, hidden_WTH: torch.T
     for part in torch.split(hidden_WTH, max(1, BATCH_TOKENS // hidden_WTH.shape[1])):
         count = part.shape[0] * part.shape[1]
         some_N = None if weights_N is None else weights_N[running.tokens : running.tokens + count]
-        running.add(walker.normed(part), some_N)
+        running.add(walker.normed(part.float()), some_N)
     gram_II = running.gram(name)
     if not shop.rescale or walker.tied:
         statistics = Statistics.of(gram_II, shop.method, peak=running.peak)

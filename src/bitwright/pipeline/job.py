@@ -133,7 +133,7 @@ class Job:
         write_document(self.state, self.folder / JOB)
         return self.state
 
-    def hidden(self) -> NDArray[np.float32] | None:
+    def hidden(self) -> NDArray[Any] | None:
         """Hidden states behind the last finished unit."""
         assert self.state is not None
         if not self.state.done:
@@ -147,11 +147,11 @@ class Job:
             )
         return _load(path)
 
-    def finish_unit(self, unit: UnitRecord, hidden: NDArray[np.float32] | None, seconds: float) -> None:
+    def finish_unit(self, unit: UnitRecord, hidden: NDArray[Any] | None, seconds: float) -> None:
         """Record a unit whose bytes are synced."""
         self.finish_units([unit], hidden, seconds)
 
-    def finish_units(self, units: Sequence[UnitRecord], hidden: NDArray[np.float32] | None, seconds: float) -> None:
+    def finish_units(self, units: Sequence[UnitRecord], hidden: NDArray[Any] | None, seconds: float) -> None:
         """Record units whose bytes are synced. The old hidden states go only after the new state is on disk."""
         assert self.state is not None
         before = len(self.state.done)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -158,7 +159,7 @@ def _run_units(
     walker = Walker(shop.source, reduced=shop.reduced)
     done = len(job.state.done)
     held = job.hidden()
-    hidden = None if held is None else torch.from_numpy(held)
+    hidden = None if held is None else _from_stored(held)
     progress.start("quantizing", len(units), "blocks")
     progress.advance(done)
     for number, unit in enumerate(units):
@@ -173,9 +174,20 @@ def _run_units(
             records, hidden = quantize_block(shop, walker, number - 1, hidden)
         artifact.sync()
         finished_unit = UnitRecord(name=unit, tensors=records, regions=artifact.take_digests())
-        job.finish_unit(finished_unit, None if hidden is None else hidden.numpy(), time.monotonic() - started)
+        job.finish_unit(finished_unit, None if hidden is None else _to_stored(hidden), time.monotonic() - started)
         progress.advance()
     progress.stop()
+
+
+def _to_stored(hidden: torch.Tensor) -> NDArray[Any]:
+    """numpy knows no bfloat16: its bits lie on disk as int16."""
+    stored: NDArray[Any] = (hidden.view(torch.int16) if hidden.dtype == torch.bfloat16 else hidden).numpy()
+    return stored
+
+
+def _from_stored(stored: NDArray[Any]) -> torch.Tensor:
+    hidden = torch.from_numpy(stored)
+    return hidden.view(torch.bfloat16) if hidden.dtype == torch.int16 else hidden
 
 
 def _embedding(

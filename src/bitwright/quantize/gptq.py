@@ -146,10 +146,11 @@ def _nearest(wanted_O: NDArray[np.float64], grid: Grid, g: int) -> tuple[NDArray
 
 def refine_codes(
     weight_OI: Float32, codes_OI: NDArray[np.int16], grid: Grid, gram_II: Float32, *, sweeps: int = 2
-) -> NDArray[np.int16]:
+) -> tuple[NDArray[np.int16], NDArray[np.floating]]:
     """Coordinate descent on tr(E G Eᵀ) over single codes, E = weight − value; the loss never rises.
 
-    A code moves when the quadratic has its minimum nearer to another level. `codes_OI` is not changed.
+    A code moves when the quadratic has its minimum nearer to another level. `codes_OI` is not changed. Returns the new
+    codes and E G of them, [O, I], which the loop keeps up to date.
     """
     error_OI = weight_OI - grid_values(codes_OI, grid)
     pull_OI = error_OI @ gram_II
@@ -159,8 +160,8 @@ def refine_codes(
         level_kernels.descend(
             result_OI, pull_OI, gram_II, grid.step_OG, grid.group_size, grid.levels_K, middles_M, sweeps
         )
-        return result_OI
+        return result_OI, pull_OI
     kernels.descend(
         result_OI, pull_OI, gram_II, grid.step_OG, grid.group_size, np.float32(grid.low), np.float32(grid.high), sweeps
     )
-    return result_OI
+    return result_OI, pull_OI

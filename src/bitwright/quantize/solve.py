@@ -16,23 +16,27 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from bitwright.core.plan import Method
-from bitwright.core.schemes import CodebookScheme, Int8RowScheme, QuantScheme
+from bitwright.core.schemes import CodebookScheme, Int8RowScheme, MinifloatScheme, QuantScheme
 from bitwright.quantize.activations import input_scale
 from bitwright.quantize.codebook import quantize_codebook, quantize_int8_rows
 from bitwright.quantize.gptq import Feedback, factorize, gptq_codes, refine_codes
 from bitwright.quantize.grids import code_type, find_grid, matrix_fields, nearest_codes
 from bitwright.quantize.nearest import relative
+from bitwright.tensors.products import linear
 from bitwright.tensors.qtensor import Array, Float32, QTensor
 
-SLAB = 256  # rows per task: fixed, so that sums do not depend on the number of threads
+SLAB = 256  # rows per task, at most
 # Many small products run beside each other: threads inside BLAS would only wait for one another (docs/log.md)
 SINGLE_THREADED_BLAS = functools.partial(ThreadpoolController().limit, limits=1, user_api="blas")
 # Correlations of inputs are divided by 1 + SHRINKAGE: those of a few thousand tokens hold less on other text. There KL
 # falls by 2 % (source code) and 14 % (chat), on the calibration's own kind it rises by 1 % (docs/log.md)
 SHRINKAGE = 0.3
+SIZE_ROWS = 4096  # rows whose outputs are summed at once
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +75,7 @@ class Statistics:
             return Statistics(diagonal_I=diagonal_I, gram_II=gram_II, peak=peak)
         damped_II = gram_II / np.float32(1 + SHRINKAGE)
         damped_II[np.diag_indices_from(damped_II)] = np.diag(gram_II)
-        with SINGLE_THREADED_BLAS():
-            feedback = factorize(damped_II)
+        feedback = factorize(damped_II)
         if feedback is not None:
             damped_II[np.diag_indices_from(damped_II)] += np.float32(feedback.damping) * np.diag(gram_II).mean()
         return Statistics(diagonal_I=diagonal_I, gram_II=gram_II, damped_II=damped_II, feedback=feedback, peak=peak)
@@ -103,11 +106,13 @@ def solve(
     weights_I = importance(statistics, weight_OI.shape[1]) if importance_I is None else relative(importance_I)
     shared = matrix_fields(weight_OI, scheme, peak)
 
+    slab = slab_rows(weight_OI.shape[0], scheme)
+
     def rows(start: int) -> _Slab:
-        return _solve_rows(weight_OI[start : start + SLAB], statistics, weights_I, scheme, used, shared)
+        return _solve_rows(weight_OI[start : start + slab], statistics, weights_I, scheme, used, shared)
 
     with SINGLE_THREADED_BLAS(), ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        slabs = list(pool.map(rows, range(0, weight_OI.shape[0], SLAB)))
+        slabs = list(pool.map(rows, range(0, weight_OI.shape[0], slab)))
     of_rows = slabs[0].tensor.fields.keys() - shared.keys()
     fields = {name: np.concatenate([slab.tensor.fields[name] for slab in slabs]) for name in sorted(of_rows)}
     tensor = QTensor(
@@ -116,6 +121,8 @@ def solve(
         fields=fields | shared | input_scale(scheme, statistics.peak if statistics else None),
     )
     errors = [sum(slab.errors[kind] for slab in slabs) for kind in range(4)]
+    if statistics is not None and statistics.gram_II is not None:
+        errors[3] = output_size(weight_OI, statistics.gram_II)
     return tensor, Notes(
         method=used,
         weight_error=_ratio(errors[0], errors[1]),
@@ -123,6 +130,17 @@ def solve(
         damping=damping,
         notes=notes,
     )
+
+
+def slab_rows(rows: int, scheme: QuantScheme) -> int:
+    """Rows per task, of the shape alone, so that sums do not depend on the number of threads.
+
+    Tasks come in an even number, so that two threads share a matrix of 256 or 768 rows evenly, but no scale is cut.
+    """
+    if isinstance(scheme, MinifloatScheme) and scheme.scaling == "block":
+        return SLAB
+    tasks = -(-rows // SLAB)
+    return -(-rows // (tasks + tasks % 2))
 
 
 def _solve_whole(weight_OI: Float32, scheme: CodebookScheme | Int8RowScheme) -> tuple[QTensor, Notes]:
@@ -174,6 +192,7 @@ def _solve_rows(
     grid, fields = find_grid(weight_OI, weights_I, scheme, shared)
     fields = {**fields, **shared}
     stored_OI: Array
+    pull_OI = None
     if method != "gptq":
         stored_OI = nearest_codes(weight_OI, grid, scheme, fields)
     else:
@@ -181,14 +200,19 @@ def _solve_rows(
         assert statistics.feedback is not None
         assert statistics.damped_II is not None
         codes_OI = gptq_codes(weight_OI, grid, statistics.feedback)
-        stored_OI = grid.stored_codes(refine_codes(weight_OI, codes_OI, grid, statistics.damped_II))
+        codes_OI, pull_OI = refine_codes(weight_OI, codes_OI, grid, statistics.damped_II)
+        stored_OI = grid.stored_codes(codes_OI)
     tensor = QTensor(scheme=scheme, codes=stored_OI.astype(code_type(scheme)), fields=fields)
-    return _Slab(tensor=tensor, errors=_squared_errors(weight_OI, tensor.decode(), statistics))
+    return _Slab(tensor=tensor, errors=_squared_errors(weight_OI, tensor.decode(), statistics, pull_OI))
 
 
 def _squared_errors(
-    weight_OI: Float32, decoded_OI: Float32, statistics: Statistics | None
+    weight_OI: Float32, decoded_OI: Float32, statistics: Statistics | None, pull_OI: NDArray[np.floating] | None = None
 ) -> tuple[float, float, float, float]:
+    """Of some rows; the size of outputs by a Gram matrix is left to `output_size`.
+
+    `pull_OI` is the error times the damped Gram matrix, where the descent left it: one product less.
+    """
     error_OI = weight_OI - decoded_OI
     squares = (float(np.square(part, dtype=np.float64).sum()) for part in (error_OI, weight_OI))
     if statistics is None:
@@ -197,8 +221,29 @@ def _squared_errors(
         diagonal_I = statistics.diagonal_I.astype(np.float64)
         diagonal = (float((np.square(part, dtype=np.float64) @ diagonal_I).sum()) for part in (error_OI, weight_OI))
         return (*squares, *diagonal)  # type: ignore[return-value]
-    outputs = (float(np.einsum("oi,oi->", part @ statistics.gram_II, part)) for part in (error_OI, weight_OI))
-    return (*squares, *outputs)  # type: ignore[return-value]
+    if pull_OI is None:
+        error = float(np.einsum("oi,oi->", error_OI @ statistics.gram_II, error_OI))
+    else:
+        error = _undamped(error_OI, pull_OI, statistics)
+    return (*squares, error, 0.0)  # type: ignore[return-value]
+
+
+def _undamped(error_OI: Float32, pull_OI: NDArray[np.floating], statistics: Statistics) -> float:
+    """tr(E G Eᵀ) from E and E D, where D is G with a heavier diagonal and its correlations divided by 1 + SHRINKAGE."""
+    assert statistics.damped_II is not None
+    square_I = np.square(error_OI, dtype=np.float64).sum(axis=0)
+    damped = float((error_OI.astype(np.float64) * pull_OI).sum())
+    correlated = damped - float(square_I @ np.diag(statistics.damped_II).astype(np.float64))
+    return (1 + SHRINKAGE) * correlated + float(square_I @ statistics.diagonal_I.astype(np.float64))
+
+
+def output_size(weight_OI: Float32, gram_II: Float32) -> float:
+    """tr(W G Wᵀ), rounded to bfloat16 where the processor multiplies that: it only sets errors in proportion."""
+    gram = torch.from_numpy(gram_II)
+    size = 0.0
+    for part_OI in torch.split(torch.from_numpy(weight_OI), SIZE_ROWS):
+        size += float((linear(part_OI, gram, reduced=True) * part_OI).sum(dtype=torch.float64))
+    return size
 
 
 def _ratio(error: float, size: float) -> float:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bitwright.planner.budget import Option
 
 COSTS = "costs.json"
+Offered = Mapping[str, Sequence[tuple[WeightScheme, int]]]  # by tensor: types and bytes
 
 
 def share_out(
@@ -43,15 +44,50 @@ def share_out(
     A plan that stands in `out` for the same request is returned as it is. Raises `UsageError` when the smallest types
     do not fit, or for a plan that has nothing to share out.
     """
+    check_budgeted(plan)
+    standing = _standing(plan, out, target_bytes)
+    if standing is not None:
+        return standing
+    offered, fixed = _offered(plan, target_bytes)
+    table = _costs(plan, out, offered, model, lora, progress)
+    shared = _allocated(plan, table, target_bytes, target_bytes - fixed)
+    if shared.file_bytes > target_bytes:  # names of the chosen types' parts made the header longer
+        shared = _allocated(plan, table, target_bytes, target_bytes - fixed - (shared.file_bytes - target_bytes))
+    return shared
+
+
+def before_sharing(plan: Plan, out: Path, target_bytes: int) -> Plan:
+    """What `share_out` will begin with: its size and its steps are known, its types are not. Nothing is measured.
+
+    Raises as `share_out` for a budget that cannot be met. Where its plan stands in `out`, that is returned.
+    """
+    check_budgeted(plan)
+    standing = _standing(plan, out, target_bytes)
+    if standing is not None:
+        return standing
+    _offered(plan, target_bytes)
+    later = "types are chosen under the budget when costs have been measured: those listed are what it starts from"
+    return msgspec.structs.replace(
+        plan,
+        file_bytes=target_bytes,
+        bits_per_weight=8 * target_bytes / plan.model.parameters,
+        budget=Budget(file_bytes=target_bytes, predicted_kl=0.0),
+        warnings=(*plan.warnings, later),
+    )
+
+
+def check_budgeted(plan: Plan) -> None:
+    """Raise `UsageError` for a plan whose bytes are not shared out."""
     if plan.format not in ("gguf", "compressed-tensors") or plan.calibration.imatrix:
         raise UsageError(
             "a byte budget is shared out over GGUF types or over 4 and 8 bits of compressed-tensors, by gradients on "
             "calibration text",
             hint="use --format gguf or --format compressed-tensors, without --imatrix",
         )
-    standing = _standing(plan, out, target_bytes)
-    if standing is not None:
-        return standing
+
+
+def _offered(plan: Plan, target_bytes: int) -> tuple[Offered, int]:
+    """The types that each tensor may have, and the bytes of all others. Raises `UsageError` when none fit."""
     from bitwright.facts.budget_types import budget_schemes
 
     offered = {entry.name: budget_schemes(entry) for entry in plan.tensors}
@@ -69,11 +105,7 @@ def share_out(
             f"{format_bytes(target_bytes)}",
             hint=f"ask for --target-size {-(-smallest // 10**6)}MB or more, or use a smaller model",
         )
-    table = _costs(plan, out, offered, model, lora, progress)
-    shared = _allocated(plan, table, target_bytes, target_bytes - fixed)
-    if shared.file_bytes > target_bytes:  # names of the chosen types' parts made the header longer
-        shared = _allocated(plan, table, target_bytes, target_bytes - fixed - (shared.file_bytes - target_bytes))
-    return shared
+    return offered, fixed
 
 
 def _allocated(plan: Plan, table: CostTable, target_bytes: int, left: int) -> Plan:
@@ -124,7 +156,7 @@ def _standing(plan: Plan, out: Path, target_bytes: int) -> Plan | None:
 def _costs(
     plan: Plan,
     out: Path,
-    offered: Mapping[str, Sequence[tuple[WeightScheme, int]]],
+    offered: Offered,
     model: Path | str | None,
     lora: Path | str | None,
     progress: Progress,

@@ -35,6 +35,17 @@ def serve(
     return start(path, kind, host=host, port=port, api_key=api_key, context=context)
 
 
+def why_not_served(format: ArtifactFormat) -> str | None:
+    """Why no engine on this machine serves a format, or `None` where one does."""
+    if format == "gguf":
+        return None
+    from bitwright.engines.vllm import METHODS, find_vllm
+
+    if format.removesuffix("_v2") not in METHODS:
+        return f"`bitwright serve` starts no engine that loads {format}"
+    return None if find_vllm() is not None else "vLLM is not installed here"
+
+
 def chat(url: str, prompt: str = QUESTION, *, api_key: str | None = None, max_tokens: int = 64) -> str:
     """One question to a served model, and its answer."""
     from bitwright.engines.chat import chat_once

@@ -8,12 +8,14 @@ the measurement of speed are done again from their beginning.
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from bitwright.api.decision import make_plan, settle
 from bitwright.api.making import quantize
 from bitwright.api.models import model_folder
+from bitwright.api.preflight import is_made, preflight, refuse_full_disk
 from bitwright.api.proof import LENGTH, SELF_SEED_OFFSET, SELF_TEMPERATURE, WINDOWS, check_texts, files_of, validate
 from bitwright.api.service import QUESTION, chat, locate, serve
 from bitwright.api.speed import measure_speed, remove_twin
@@ -55,6 +57,7 @@ def ship(
     overrides: Sequence[Override] = (),
     lora: Path | str | None = None,
     calibration: CalibrationPlan | None = None,
+    plan: Plan | None = None,
     text: EvaluationText | None = None,
     once: bool = False,
     keep_float: bool = False,
@@ -62,14 +65,13 @@ def ship(
 ) -> ShipRecord:
     """Make, prove, measure and report an artifact of `model` in `out`; with `once`, also serve it and ask one question.
 
-    What is not given is planned. Speed is measured for formats that an engine on this machine runs; where that fails,
-    the record has none. Raises what the other steps raise, and `MismatchError` when `out` was begun with something
-    else.
+    What is not given is planned; a `plan` decides alone, and what would go into one is not looked at. Speed is measured
+    for formats that an engine on this machine runs; where that fails, the record has none. Raises what the other steps
+    raise, and `MismatchError` when `out` was begun with something else.
     """
     text = text or EvaluationText()
-    check_texts(text.files)
-    _check_disjoint(calibration, text)
-    plan = make_plan(
+    check_judging(calibration if plan is None else plan.calibration, text)
+    plan = plan or make_plan(
         model,
         target=target,
         use_case=use_case,
@@ -80,6 +82,8 @@ def ship(
         calibration=calibration,
         progress=progress,
     )
+    if not is_made(out):
+        refuse_full_disk(preflight(plan, out, text=text))
     adapter = plan.model.adapter  # where it lies now; `out` may have been begun with it elsewhere
     plan = settle(plan, out)
     folder = model_folder(model, progress=progress)
@@ -204,6 +208,7 @@ def _record(
         report=REPORT_FILE,
         try_next=next_type(plan) if validation.verdict == "FAIL" else None,
         reply=reply,
+        launch=shlex.join(str(out) if word == "{artifact}" else word for word in plan.launch),
     )
 
 
@@ -216,8 +221,9 @@ def next_type(plan: Plan) -> str | None:
     return plan.type.replace("W4", "W8") if plan.type.startswith("W4") else None
 
 
-def _check_disjoint(calibration: CalibrationPlan | None, text: EvaluationText) -> None:
-    """Text that the artifact was fitted to cannot judge it."""
+def check_judging(calibration: CalibrationPlan | None, text: EvaluationText) -> None:
+    """Refuse a missing text, and one that the artifact is fitted to: it cannot judge it."""
+    check_texts(text.files)
     fitted = {Path(name).resolve() for name in calibration.source} if calibration is not None else set()
     for path in text.files:
         if path.resolve() in fitted:

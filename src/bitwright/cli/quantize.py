@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from bitwright import api
+from bitwright.api.budget import before_sharing
 from bitwright.api.decision import explain
 from bitwright.api.making import calibration_plan
 from bitwright.api.preflight import is_made, preflight
@@ -94,12 +95,13 @@ def run(
             calibration=calibration_plan(calibration or (), samples, length, seed, imatrix=imatrix),
             progress=bars,
         )
-        if target != (None, None):
-            size = target_bytes(target_size, target_bpw, made.model.parameters)
-            made = api.share_out(made, out, size, model=model, lora=lora, progress=bars)
-    found, silent = preflight(made, out), quiet or is_made(out)
-    if announce(found, dry_run=dry_run, json=json, quiet=silent, told=explain(made)):
+    size = target_bytes(target_size, target_bpw, made.model.parameters) if target != (None, None) else None
+    foreseen = made if size is None else before_sharing(made, out, size)
+    found, silent = preflight(foreseen, out), quiet or is_made(out)
+    if announce(found, dry_run=dry_run, json=json, quiet=silent, told=explain(foreseen)):
         return
+    if size is not None:
+        made = api.share_out(made, out, size, model=model, lora=lora, progress=bars)
     record = api.quantize(made, out, model=model, lora=lora, progress=bars)
     render.print_json(record) if json else render.print_quant(record, str(out))
 

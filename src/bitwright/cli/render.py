@@ -168,6 +168,7 @@ def print_ship(record: ShipRecord) -> None:
             ),
             ("bits per weight", f"{record.bits_per_weight:.2f}"),
             ("report", f"{record.out}/{record.report}"),
+            ("serve it with", record.launch),
         ],
     )
     if record.speed:

@@ -9,21 +9,28 @@ from pathlib import Path
 import typer
 
 from bitwright import api
+from bitwright.api.budget import before_sharing
+from bitwright.api.decision import explain
 from bitwright.api.making import calibration_plan
+from bitwright.api.preflight import is_made, preflight
 from bitwright.api.proof import LENGTH, WINDOWS
-from bitwright.api.shipment import EvaluationText
+from bitwright.api.service import why_not_served
+from bitwright.api.shipment import EvaluationText, check_judging
 from bitwright.cli import options, render
-from bitwright.cli.parsing import overrides_of
+from bitwright.cli.announce import announce
+from bitwright.cli.parsing import group_size_of, overrides_of, target_bytes
 from bitwright.cli.progress import progress
 from bitwright.cli.serve import serve_until_signal
 from bitwright.cli.verdicts import EXIT_CODES
+from bitwright.core.plan import ArtifactFormat
 from bitwright.core.records import ShipRecord
 
 EPILOG = """\b
 Examples:
   bitwright ship demo --out build/demo
   bitwright ship ./Llama-3.2-1B --out out --use-case code --text code.txt --no-serve
-  bitwright ship ./Llama-3.2-1B --out out --type Q5_K_M --once --json
+  bitwright ship ./Llama-3.2-1B --out out --type Q5_K_M --effort best --once --json
+  bitwright ship ./Llama-3.2-1B --out out --type FP8_DYNAMIC --dry-run
 DIR holds plan.json, the artifact, quant.json, validation.json, speed.json and report.html.
 Interrupted? The same command goes on where it stopped.
 Exit codes: 0 PASS, 1 FAIL (nothing is served), 4 INCONCLUSIVE."""
@@ -40,47 +47,67 @@ def run(
     format: options.Format = None,
     type: options.Type = None,
     keep: options.Keep = None,
+    target_size: options.TargetSize = None,
+    target_bpw: options.TargetBpw = None,
     lora: options.Lora = None,
+    method: options.Method = None,
+    effort: options.Effort = "balanced",
+    bits: options.Bits = None,
+    group_size: options.GroupSize = "128",
+    asymmetric: options.Asymmetric = False,
+    imatrix: options.Imatrix = None,
     calibration: options.Calibration = None,
     samples: options.Samples = 64,
     length: options.Length = 512,
     seed: options.Seed = 0,
+    force: options.Force = False,
     serve: options.Serve = True,
     once: options.Once = False,
     host: options.Host = "127.0.0.1",
     port: options.Port = 8080,
     api_key: options.ApiKey = None,
     keep_float: options.KeepFloat = False,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """From a checkpoint to a served model: plan, quantize, validate, measure, report, serve."""
-    whole, overrides = overrides_of(type, keep)
-    record = api.ship(
-        model,
-        out,
-        target=target,
-        use_case=use_case,
-        format=format,
-        type=whole,
-        overrides=overrides,
-        lora=lora,
-        calibration=calibration_plan(calibration or (), samples, length, seed),
-        text=EvaluationText(files=tuple(text or ()), windows=windows, length=window_length, seed=seed),
-        once=once,
-        keep_float=keep_float,
-        progress=progress(quiet),
-    )
+    bars, (whole, overrides) = progress(quiet), overrides_of(type, keep)
+    judged = EvaluationText(files=tuple(text or ()), windows=windows, length=window_length, seed=seed)
+    spec = calibration_plan(calibration or (), samples, length, seed, imatrix=imatrix)
+    check_judging(spec, judged)
+    plan = api.plan(
+        model, target=target, use_case=use_case, format=format, type=whole, overrides=overrides, lora=lora,
+        method=method, effort=effort, bits=bits, group_size=group_size_of(group_size), symmetric=not asymmetric,
+        saturate=force, calibration=spec, progress=bars,
+    )  # fmt: skip
+    size = target_bytes(target_size, target_bpw, plan.model.parameters) if target_size or target_bpw else None
+    foreseen = plan if size is None else before_sharing(plan, out, size)
+    found, silent = preflight(foreseen, out, text=judged), quiet or is_made(out)
+    if announce(found, dry_run=dry_run, json=json, quiet=silent, told=explain(foreseen)):
+        return
+    if size is not None:
+        plan = api.share_out(plan, out, size, model=model, lora=lora, progress=bars)
+    record = api.ship(model, out, plan=plan, lora=lora, text=judged, once=once, keep_float=keep_float, progress=bars)
     render.print_json(record) if json else render.print_ship(record)
     sys.stdout.flush()
     if record.verdict == "FAIL":
         _advise(record)
-    elif serve and not once:
+    elif serve and not once and _can_serve(record, plan.format):
         serve_until_signal(Path(record.out), host=host, port=port, api_key=api_key, quiet=quiet)
     raise typer.Exit(EXIT_CODES[record.verdict])
 
 
 run.__name__ = "ship"
+
+
+def _can_serve(record: ShipRecord, format: ArtifactFormat) -> bool:
+    """Whether an engine is here; what is proven stays proven where none is."""
+    missing = why_not_served(format)
+    if missing is not None:
+        print(f"not served: {missing}", file=sys.stderr)
+        print(f"hint: where it is, {record.launch} serves it", file=sys.stderr)
+    return missing is None
 
 
 def _advise(record: ShipRecord) -> None:

@@ -231,6 +231,7 @@ class ShipRecord(Document, frozen=True, kw_only=True):
     report: str
     try_next: str | None = None  # after FAIL: a type that keeps more
     reply: str | None = None  # what the served model answered, with `once`
+    launch: str = ""  # the command that serves it, here or elsewhere
 
 
 class TypeShare(Record, frozen=True, kw_only=True):

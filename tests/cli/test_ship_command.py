@@ -1,0 +1,116 @@
+"""`bitwright ship` beyond GGUF: flags that reach the plan, and an end with proof where no engine is at hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bitwright.core.documents import read_document
+from bitwright.core.plan import Plan
+from bitwright.core.preflight import Preflight
+from bitwright.core.records import QuantRecord, ShipRecord, ValidationRecord
+from command_line import Run, check, check_nothing_made
+
+
+@pytest.fixture
+def words(tiny: Path, text: Path, judged: Path, tmp_path: Path) -> list[object]:
+    """A quick run of everything, as compressed-tensors."""
+    quick = ["--calibration", text, "--samples", "2", "--length", "32"]
+    quick += ["--text", judged, "--windows", "4", "--window-length", "32"]
+    return ["ship", tiny, "--out", tmp_path / "out", *quick]
+
+
+@pytest.fixture
+def no_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bitwright.engines.vllm.find_vllm", lambda: None)
+
+
+CT = ["--format", "compressed-tensors", "--bits", "8", "--group-size", "32"]
+
+
+@pytest.mark.usefixtures("no_vllm")
+def test_without_its_engine_the_proof_and_the_launch_line_remain(run: Run, words: list[object], tmp_path: Path) -> None:
+    answer = run(*words, *CT, "--method", "rtn", "--quiet")
+    out = tmp_path / "out"
+    validation = read_document(ValidationRecord, out / "validation.json")
+    assert answer.code == {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 4}[validation.verdict]
+    assert validation.verdict != "FAIL", answer.out
+    assert validation.decoder.startswith("compressed-tensors ")
+    assert answer.err.splitlines() == [
+        "not served: vLLM is not installed here",
+        f"hint: where it is, vllm serve {out} --max-model-len 256 serves it",
+    ]
+    assert f"vllm serve {out}" in answer.out
+    assert validation.verdict in (out / "report.html").read_text()
+    made = read_document(QuantRecord, out / "quant.json")
+    assert [file.name for file in made.files] == ["model.safetensors"]
+    served = run("serve", out, "--port", "0")
+    check(served, 3, "vLLM is not installed", "pip install vllm")
+    again = run(*words, *CT, "--method", "rtn", "--json", "--no-serve")
+    assert (again.code, again.err) == (answer.code, "")
+    record = msgspec.json.decode(again.out, type=ShipRecord)
+    assert (record.artifact, record.speed) == (".", ())
+    assert record.launch == f"vllm serve {out} --max-model-len 256"
+
+
+@pytest.mark.usefixtures("no_vllm")
+def test_a_format_that_nothing_here_serves(run: Run, words: list[object]) -> None:
+    answer = run(*words, "--type", "LLM.int8", "--quiet")
+    assert answer.code in (0, 4), answer.err
+    assert "not served: `bitwright serve` starts no engine that loads bitsandbytes" in answer.err
+    assert "sglang.launch_server" in answer.err
+
+
+def test_flags_of_quantize_reach_the_plan(run: Run, words: list[object]) -> None:
+    flags = ["--method", "awq", "--effort", "best", "--bits", "4", "--group-size", "32", "--asymmetric"]
+    answer = run(*words, "--format", "compressed-tensors", *flags, "--dry-run", "--json")
+    assert (answer.code, answer.err) == (0, "")
+    found = msgspec.json.decode(answer.out, type=Preflight)
+    assert (found.step, found.makes, found.method) == ("ship", "compressed-tensors W4A16 g32 asym", "awq (best)")
+
+
+def test_a_dry_run_of_ship_writes_nothing(run: Run, words: list[object], tmp_path: Path) -> None:
+    answer = run(*words, "--type", "Q4_K_M", "--dry-run")
+    assert answer.code == 0, answer.err
+    assert "F16 twin" in answer.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_byte_budget_is_foreseen_without_measuring(run: Run, words: list[object], tmp_path: Path) -> None:
+    answer = run(*words, "--type", "Q4_K_M", "--target-size", "200kB", "--dry-run", "--json")
+    assert answer.code == 0, answer.err
+    found = msgspec.json.decode(answer.out, type=Preflight)
+    assert found.file_bytes == 200_000
+    assert any("when costs have been measured" in warning for warning in found.warnings)
+    assert not (tmp_path / "out").exists()
+    check(run(*words, "--type", "Q4_K_M", "--target-size", "10kB", "--dry-run"), 2, "smallest types")
+    check_nothing_made(tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_a_byte_budget_is_shipped(run: Run, words: list[object], tmp_path: Path) -> None:
+    answer = run(*words, "--type", "Q4_K_M", "--target-size", "200kB", "--no-serve", "--quiet")
+    assert answer.code in (0, 1, 4), answer.err
+    plan = read_document(Plan, tmp_path / "out" / "plan.json")
+    assert plan.budget is not None
+    (made,) = read_document(QuantRecord, tmp_path / "out" / "quant.json").files
+    assert made.bytes <= 200_000
+
+
+REFUSED: dict[str, tuple[list[str], str]] = {
+    "an unknown effort": (["--effort", "bets"], "best"),
+    "an unknown method": (["--method", "gtpq"], "gptq"),
+    "a group size that is no number": (["--group-size", "many"], "many"),
+    "two sizes": (["--target-size", "1MB", "--target-bpw", "4"], "twice"),
+    "a size that is none": (["--target-size", "big"], "big"),
+    "an importance matrix and text": (["--imatrix", "absent.gguf"], "cannot be given together"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_wrong_flags(kind: str, run: Run, words: list[object], tmp_path: Path) -> None:
+    flags, word = REFUSED[kind]
+    check(run(*words, *flags), 2, word)
+    check_nothing_made(tmp_path / "out")

@@ -1,10 +1,8 @@
 """How far is an artifact from its reference? One judge for every tool's files.
 
-The weights are decoded by foreign libraries alone, and nothing of bitwright is imported: GGUF by transformers with
-`gguf` (hyperparameters too come from the file), compressed-tensors folders by `compressed-tensors` with the scales
-widened to float32 first, float folders by transformers. (transformers' own decompression multiplies in the stored type
-of the scales, bfloat16, and so rounds every weight once more; measured here is what the file says.) Then everything
-runs through one forward pass, in float32 on the CPU.
+Nothing of bitwright is imported: `artifacts.py` decodes by foreign libraries and by the formats' own formulas, and
+rounds inputs where the format says that engines do. Then everything runs through one forward pass, in float32 on the
+CPU.
 
 Protocol: the reference's tokenizer, no special token added; windows of `--length` tokens back to back from the start
 of the text; the tokens in the second half of each window are scored, so every score has at least length/2 tokens of
@@ -27,9 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch.nn.functional import log_softmax
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
+
+from artifacts import load
 
 # Rows of logits compared at a time: float64 copies of a whole window would be written to memory many times over.
 ROWS = 32
@@ -43,59 +42,6 @@ class Scores:
     reference_loss: list[torch.Tensor] = field(default_factory=list)
     loss: list[torch.Tensor] = field(default_factory=list)
     agree: list[torch.Tensor] = field(default_factory=list)
-
-
-def load(path: Path) -> PreTrainedModel:
-    """A float32 model from a GGUF file, a compressed-tensors folder or a float folder."""
-    if path.suffix == ".gguf":
-        model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-    elif getattr(AutoConfig.from_pretrained(path), "quantization_config", None) is not None:
-        model = load_compressed_tensors(path)
-    else:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    return model.eval()
-
-
-def load_compressed_tensors(folder: Path) -> PreTrainedModel:
-    """Weights decoded by compressed-tensors, module by module with the scheme that its own matching finds."""
-    from compressed_tensors.compressors import BaseCompressor
-    from compressed_tensors.quantization import QuantizationConfig, apply_quantization_config
-
-    config = AutoConfig.from_pretrained(folder)
-    document = config.quantization_config
-    del config.quantization_config
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    quantization = QuantizationConfig.model_validate(document)
-    apply_quantization_config(skeleton, quantization)
-    stored = read_tensors(folder)
-    for name, module in skeleton.named_modules():
-        scheme = getattr(module, "quantization_scheme", None)
-        own = {key.rpartition(".")[2]: key for key in stored if key.rpartition(".")[0] == name}
-        if scheme is None or "weight_scale" not in own:
-            continue
-        if scheme.input_activations is not None:
-            raise SystemExit(f"{folder}: {name} quantizes its activations; this judge decodes weights only")
-        tensors = {local: stored.pop(key) for local, key in own.items()}
-        tensors["weight_scale"] = tensors["weight_scale"].float()
-        compressor = BaseCompressor.get_value_from_registry(scheme.format or document["format"])
-        stored[f"{name}.weight"] = compressor.decompress(tensors, scheme)["weight"]
-        if "bias" in tensors:
-            stored[f"{name}.bias"] = tensors["bias"]
-    if config.tie_word_embeddings:
-        stored.setdefault("lm_head.weight", stored["model.embed_tokens.weight"])
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    model.load_state_dict({name: tensor.float() for name, tensor in stored.items()}, strict=True)
-    return model
-
-
-def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """Every tensor of every safetensors file of a folder."""
-    tensors = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as handle:
-            tensors.update({key: handle.get_tensor(key) for key in handle.keys()})  # noqa: SIM118 (not a dict)
-    return tensors
 
 
 def cut_windows(reference: Path, text_file: Path, windows: int, length: int) -> torch.Tensor:

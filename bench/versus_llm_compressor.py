@@ -44,7 +44,7 @@ def peer_artifact(arguments: argparse.Namespace, windows: list[list[int]]) -> tu
         shutil.rmtree(out, ignore_errors=True)
         arguments.peers_dir.mkdir(parents=True, exist_ok=True)
         tokens_file.write_text(json.dumps({"windows": windows}), encoding="utf-8")
-        script = Path(__file__).parent / "peers" / "llm_compressor_gptq.py"
+        script = Path(__file__).parent / "peers" / "llm_compressor.py"
         words = [
             arguments.model,
             "--tokens",

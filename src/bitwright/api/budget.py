@@ -78,11 +78,11 @@ def before_sharing(plan: Plan, out: Path, target_bytes: int) -> Plan:
 
 def check_budgeted(plan: Plan) -> None:
     """Raise `UsageError` for a plan whose bytes are not shared out."""
-    if plan.format not in ("gguf", "compressed-tensors") or plan.calibration.imatrix:
+    if plan.format not in ("gguf", "compressed-tensors") or not plan.calibration.source:
         raise UsageError(
             "a byte budget is shared out over GGUF types or over 4 and 8 bits of compressed-tensors, by gradients on "
             "calibration text",
-            hint="use --format gguf or --format compressed-tensors, without --imatrix",
+            hint="use --format gguf or --format compressed-tensors, with --calibration FILE or `self`",
         )
 
 

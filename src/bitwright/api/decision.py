@@ -10,6 +10,7 @@ from bitwright.core.documents import read_document, write_document
 from bitwright.core.errors import MismatchError, UsageError
 from bitwright.core.plan import CalibrationPlan, Override, Plan
 from bitwright.core.protocols import SILENT, Progress
+from bitwright.core.schemes import IntScheme, MinifloatScheme
 
 if TYPE_CHECKING:
     from bitwright.planner.explain import Explanation
@@ -54,12 +55,11 @@ def make_plan(
         use_case=use_case, format=format, type=type, method=method, effort=effort, bits=bits, group_size=group_size,
         symmetric=symmetric,
     )  # fmt: skip
-    if calibration is not None and calibration.imatrix:
-        method = _diagonal_only(method)
+    method = _method_without_text(method, calibration)
     device = find_device(target)
     from bitwright.api.models import model_facts_of, model_folder
 
-    return build(
+    plan = build(
         model_facts_of(model_folder(model, progress=progress), lora),
         device,
         use_case=use_case,
@@ -75,16 +75,37 @@ def make_plan(
         saturate=saturate,
         overrides=overrides,
     )
+    return _without_unseen(plan)
 
 
-def _diagonal_only(method: str | None) -> str:
-    """An importance matrix weighs inputs one by one, which is all that the weighted scale search asks for."""
-    if method not in (None, "rtn"):
+def _method_without_text(method: str | None, calibration: CalibrationPlan | None) -> str | None:
+    """An importance matrix weighs inputs one by one, which is all that the weighted scale search asks for; without
+    either every input counts alike."""
+    if calibration is None or calibration.source:
+        return method
+    if method in (None, "rtn"):
+        return "rtn"
+    if calibration.imatrix:
         raise UsageError(
             f"method {method} needs to know how inputs go together, an importance matrix has them one by one",
             hint="use --method rtn with --imatrix, or --calibration with text",
         )
-    return "rtn"
+    raise UsageError(
+        f"method {method} needs to know the inputs, and without text nothing is known of them",
+        hint="use --method rtn with --calibration none, or give text",
+    )
+
+
+def _without_unseen(plan: Plan) -> Plan:
+    """`plan`. Raises `UsageError` where it stores scales of inputs and takes them from no text."""
+    for entry in () if plan.calibration.source else plan.tensors:
+        scheme = entry.scheme
+        if isinstance(scheme, IntScheme | MinifloatScheme) and scheme.activations and not scheme.activations.dynamic:
+            raise UsageError(
+                f"{plan.type} stores the scale of activations, which needs calibration text",
+                hint="choose a type with dynamic activations, or give text",
+            )
+    return plan
 
 
 def explain(plan: Plan) -> Explanation:
@@ -128,6 +149,8 @@ def what_differs(begun: Plan, plan: Plan) -> str | None:
 def _short(value: object) -> str:
     if isinstance(value, tuple):
         return " ".join(override.words for override in value) or "empty"
+    if isinstance(value, CalibrationPlan) and not value.source and not value.imatrix:
+        return "none"
     if isinstance(value, CalibrationPlan) and value.imatrix:
         return value.imatrix
     if isinstance(value, CalibrationPlan):

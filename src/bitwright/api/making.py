@@ -17,6 +17,7 @@ from bitwright.core.protocols import SILENT, Progress
 from bitwright.core.records import QuantRecord
 
 SELF = "self"
+NONE = "none"  # no text: every input counts alike
 
 
 def quantize(
@@ -54,7 +55,8 @@ def calibration_plan(
 ) -> CalibrationPlan:
     """Check what the statistics are to come from, and take the hash of every file. `self` stands alone.
 
-    `imatrix` is an importance matrix file in place of text. Raises `UsageError` for both, `InputError` for a missing
+    `none` stands alone too: no text is read, and every input counts alike. `imatrix` is an importance matrix file in
+    place of text. Raises `UsageError` for both, `InputError` for a missing
     file.
     """
     if imatrix is not None:
@@ -64,10 +66,14 @@ def calibration_plan(
                 hint="--imatrix takes the place of --calibration; give one of them",
             )
         plan = CalibrationPlan(source=(), imatrix=str(imatrix))
+    elif tuple(source) == (NONE,):
+        plan = CalibrationPlan(source=())
     else:
         sources = tuple(source) or (SELF,)
-        if SELF in sources and len(sources) > 1:
-            raise UsageError("`self` and files cannot be mixed as calibration text", hint="give files, or `self` alone")
+        alone = next((name for name in (SELF, NONE) if name in sources and len(sources) > 1), None)
+        if alone is not None:
+            hint = f"give files, or `{alone}` alone"
+            raise UsageError(f"`{alone}` and files cannot be mixed as calibration text", hint=hint)
         sources = tuple(name if _is_no_file(name) else str(Path(name)) for name in sources)
         plan = CalibrationPlan(source=sources, samples=samples, length=length, seed=seed)
     check_text(plan)

@@ -96,8 +96,8 @@ Calibration = Annotated[
     list[str] | None,
     typer.Option(
         "--calibration",
-        metavar="FILE|self",
-        help="Calibration text; `self`: written by the model, whole in memory. Repeatable.",
+        metavar="FILE|self|none",
+        help="Calibration text; `self`: written by the model, whole in memory; `none`: method rtn. Repeatable.",
     ),
 ]
 Samples = Annotated[int, typer.Option("--samples", metavar="N", min=1, help="Calibration windows.")]

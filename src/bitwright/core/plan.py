@@ -118,7 +118,8 @@ class Memory(Record, frozen=True, kw_only=True):
 class CalibrationPlan(Record, frozen=True, kw_only=True):
     """Which text the statistics come from. `source` is `self`, or the paths of files.
 
-    With an importance matrix of another tool no text is read: `source` is empty then.
+    `source` is empty where no text is read: with an importance matrix of another tool, or where every input is to count
+    alike.
     """
 
     source: tuple[str, ...] = ("self",)

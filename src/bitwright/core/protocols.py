@@ -68,6 +68,15 @@ class WeightSource(Protocol):
 
 
 @runtime_checkable
+class ReadsRows(Protocol):
+    """A `WeightSource` that reads some rows of a matrix without the others."""
+
+    def load_rows(self, name: str, start: int, stop: int) -> Any:
+        """Rows `start` to `stop` of the tensor that `load` would give. Raises `InputError` as `load` does."""
+        ...
+
+
+@runtime_checkable
 class RoundsInputs(Protocol):
     """A `WeightSource` of an artifact whose engine rounds the inputs of linears too."""
 

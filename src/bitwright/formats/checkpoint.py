@@ -18,8 +18,8 @@ from bitwright.core.errors import InputError
 from bitwright.core.plan import ModelFacts
 from bitwright.facts.checkpoint import read_checkpoint
 from bitwright.facts.model import facts_of
-from bitwright.formats.folders.ranges import locate
-from bitwright.formats.folders.safetensors_file import read_tensor
+from bitwright.formats.folders.ranges import StoredTensor, locate
+from bitwright.formats.folders.safetensors_file import read_rows, read_tensor
 
 
 class CheckpointSource:
@@ -52,6 +52,13 @@ class CheckpointSource:
 
     def load(self, name: str) -> torch.Tensor:
         """One tensor on the CPU. Raises `InputError` when it is absent, truncated or not finite."""
+        return read_tensor(*self._place(name))
+
+    def load_rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Rows `start` to `stop` of one tensor. Raises `InputError` as `load` does."""
+        return read_rows(*self._place(name), start, stop)
+
+    def _place(self, name: str) -> tuple[Path, StoredTensor]:
         if name not in self._files:
             raise InputError(f"`{self._folder}` has no tensor `{name}`")
-        return read_tensor(self._folder / self._files[name], self._places[name])
+        return self._folder / self._files[name], self._places[name]

@@ -52,6 +52,11 @@ class ArtifactWriter(Protocol):
         """Region name → bytes. `value` is a `QTensor`, or a float32 array for float schemes (cast exactly here)."""
         ...
 
+    def rows_apart(self, entry: TensorPlan) -> bool:
+        """Whether regions of this tensor hold its rows one behind the other. `encode` then also takes some rows, whose
+        bytes follow those of the rows before; a region that belongs to the whole matrix comes out whole each time."""
+        ...
+
     def constants(self) -> dict[str, bytes]:
         """Regions that come from no tensor of the checkpoint (rotary factors of GGUF), by region name."""
         ...

@@ -2,8 +2,8 @@
 
 F16 ends at 65504. The cast makes what lies beyond 65520 infinite, and an engine that multiplies by infinity answers
 with nothing. BF16 and F32 have the range of the model's own type. So a plan with F16 tensors is held against the values
-first, one tensor in memory at a time: all tensors that overflow are named at
-once, with how many values and the largest. A plan may say `saturate`; then 65504 takes their place.
+first, some rows of a tensor in memory at a time: all tensors that overflow are named at once, with how many values and
+the largest. A plan may say `saturate`; then 65504 takes their place.
 At the other end F16 has normal values from 2^-14 and nothing below 2^-25: those are counted.
 
 Not here: the bytes (formats/layout.py: float_bytes).
@@ -13,14 +13,16 @@ Source: IEEE 754-2019, binary16.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.errors import InputError
 from bitwright.core.plan import Plan, TensorPlan
-from bitwright.core.protocols import Progress, WeightSource
+from bitwright.core.protocols import Progress
 from bitwright.core.schemes import FloatScheme, GgmlScheme
+from bitwright.tensors.qtensor import Float32
 
 LARGEST = float(np.finfo(np.float16).max)  # 65504
 LEAST_NORMAL = float(np.finfo(np.float16).smallest_normal)  # 2^-14
@@ -32,11 +34,19 @@ NAMED = 5  # tensors that a message lists
 class CastLoss:
     """What a cast to F16 does to one tensor."""
 
-    values: int
-    beyond: int  # magnitudes over 65504
-    largest: float
-    subnormal: int  # not zero, and kept with fewer bits
-    vanished: int  # not zero, and stored as 0
+    values: int = 0
+    beyond: int = 0  # magnitudes over 65504
+    largest: float = 0.0
+    subnormal: int = 0  # not zero, and kept with fewer bits
+    vanished: int = 0  # not zero, and stored as 0
+
+    def __add__(self, other: CastLoss) -> CastLoss:
+        """Of two parts of a tensor."""
+        return CastLoss(
+            values=self.values + other.values, beyond=self.beyond + other.beyond,
+            largest=max(self.largest, other.largest), subnormal=self.subnormal + other.subnormal,
+            vanished=self.vanished + other.vanished,
+        )  # fmt: skip
 
     def notes(self) -> tuple[str, ...]:
         """For the record of a tensor."""
@@ -76,23 +86,23 @@ def saturated(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return clipped
 
 
-def check_casts(plan: Plan, source: WeightSource, progress: Progress) -> None:
+def check_casts(plan: Plan, read: Callable[[TensorPlan], Iterable[Float32]], progress: Progress) -> None:
     """Refuse what F16 cannot hold. Raises `InputError` that names the tensors, their counts and largest values.
 
-    Tensors that are F16 in the model are not read: they fit.
+    `read` gives a tensor part by part. Tensors that are F16 in the model are not read: they fit.
     """
     fitting = {tensor.name for tensor in plan.model.tensors if tensor.dtype == "F16"}
     if plan.model.adapter:  # which changes them
         fitting = set()
-    names = [entry.name for entry in plan.tensors if is_half(entry) and entry.name not in fitting]
-    if plan.saturate or not names:
+    entries = [entry for entry in plan.tensors if is_half(entry) and entry.name not in fitting]
+    if plan.saturate or not entries:
         return
     found: dict[str, CastLoss] = {}
-    progress.start("looking for overflow", len(names), "tensors")
-    for name in names:
-        loss = cast_loss(source.load(name).float().numpy())
+    progress.start("looking for overflow", len(entries), "tensors")
+    for entry in entries:
+        loss = sum(map(cast_loss, read(entry)), CastLoss())
         if loss.beyond:
-            found[name] = loss
+            found[entry.name] = loss
         progress.advance()
     progress.stop()
     if found:

@@ -20,6 +20,8 @@ from bitwright.core.atomic import PARTIAL_SUFFIX, publish
 from bitwright.core.errors import MismatchError, from_os_error
 from bitwright.formats.layout import FileLayout
 
+PIECE = 1 << 22  # bytes read at a time
+
 
 class GrowingArtifact:
     """Open `.partial` files in `work`, one per layout. Use as a context manager."""
@@ -30,6 +32,7 @@ class GrowingArtifact:
         self._open: dict[str, int] = {}
         self._place = {name: (layout.name, region) for layout in layouts for name, region in layout.regions.items()}
         self._digests: dict[str, str] = {}
+        self._begun: dict[str, tuple[int, hashlib._Hash]] = {}  # of regions that came in part: bytes, and digest so far
 
     def __enter__(self) -> Self:
         """Reserve space and write headers. Raises `EnvironmentFault` when the disk is full."""
@@ -51,20 +54,32 @@ class GrowingArtifact:
         self._close()
 
     def write(self, regions: Mapping[str, bytes]) -> None:
-        """Fill regions. They are on disk only after `sync`."""
+        """Fill regions, or the next part of them. They are on disk only after `sync`."""
         for name, data in regions.items():
             file, region = self._place[name]
-            assert len(data) == region.bytes, f"{name}: {len(data)} bytes for a region of {region.bytes}"
+            at, digest = (0, hashlib.sha256()) if len(data) == region.bytes else self._part(name)
+            assert at + len(data) <= region.bytes, f"{name}: {at} + {len(data)} bytes for a region of {region.bytes}"
+            view = memoryview(data)
             try:
                 written = 0
-                while written < len(data):
-                    written += os.pwrite(self._open[file], data[written:], region.offset + written)
+                while written < len(view):
+                    written += os.pwrite(self._open[file], view[written:], region.offset + at + written)
             except OSError as error:
                 raise from_os_error(error, self._work / file) from error
-            self._digests[name] = hashlib.sha256(data).hexdigest()
+            digest.update(data)
+            if at + len(data) == region.bytes:
+                self._begun.pop(name, None)
+                self._digests[name] = digest.hexdigest()
+            else:
+                self._begun[name] = at + len(data), digest
+
+    def _part(self, name: str) -> tuple[int, hashlib._Hash]:
+        """How far a region is, and the digest of what it holds."""
+        return self._begun.get(name) or (0, hashlib.sha256())
 
     def take_digests(self) -> dict[str, str]:
         """Region name → SHA-256 of what was written since the last call."""
+        assert not self._begun, f"only a part of {', '.join(self._begun)} was written"
         taken, self._digests = self._digests, {}
         return taken
 
@@ -72,11 +87,13 @@ class GrowingArtifact:
         """Hold regions on disk against digests. Raises `MismatchError` at the first that holds something else."""
         for name, digest in digests.items():
             file, region = self._place[name]
+            found = hashlib.sha256()
             try:
-                data = os.pread(self._open[file], region.bytes, region.offset)
+                for at in range(0, region.bytes, PIECE):
+                    found.update(os.pread(self._open[file], min(PIECE, region.bytes - at), region.offset + at))
             except OSError as error:
                 raise from_os_error(error, self._work / file) from error
-            if hashlib.sha256(data).hexdigest() != digest:
+            if found.hexdigest() != digest:
                 raise MismatchError(
                     f"`{name}` in `{self._work / file}{PARTIAL_SUFFIX}` is not what the unfinished run wrote",
                     hint=f"remove `{self._work}` to start anew",

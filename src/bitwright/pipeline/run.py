@@ -38,15 +38,17 @@ from bitwright.formats.packed.gptq_writer import GptqWriter
 from bitwright.formats.scaled.fp8_writer import Fp8Writer
 from bitwright.formats.scaled.modelopt_writer import ModelOptWriter
 from bitwright.modeling.walk import Walker
-from bitwright.pipeline.blocks import Workshop, quantize_block, quantize_head, write_tensor
+from bitwright.pipeline.blocks import quantize_block, quantize_head
 from bitwright.pipeline.casts import check_casts
 from bitwright.pipeline.coverage import expert_coverage
 from bitwright.pipeline.job import Job, UnitRecord
 from bitwright.pipeline.output import GrowingArtifact, partial_path, publish_all
 from bitwright.pipeline.preparation import Preparation
 from bitwright.pipeline.record import RECORD, all_records, check_model, finished, make_record
+from bitwright.pipeline.rows import StoredRows, UsedRows, parts, stored_parts
 from bitwright.pipeline.sensitivity import Sensitivities
 from bitwright.pipeline.units import is_float, layout_sha256, needs_text, unit_names
+from bitwright.pipeline.workshop import Workshop, write_tensor
 
 
 def quantize(
@@ -92,7 +94,7 @@ def _run(
     plans = {entry.name: entry for entry in plan.tensors}
     units = unit_names(plan)
     if job.state is None:
-        check_casts(plan, source, progress)
+        check_casts(plan, lambda entry: stored_parts(source, entry), progress)
         windows = None
         if needs_text(plan):
             windows = prepared.tokens() or calibration_windows(plan.calibration, folder, source, progress)
@@ -193,22 +195,25 @@ def _from_stored(stored: NDArray[Any]) -> torch.Tensor:
 def _embedding(
     shop: Workshop, walker: Walker, windows: TokenWindows | None
 ) -> tuple[tuple[TensorRecord, ...], torch.Tensor | None]:
-    records: tuple[TensorRecord, ...] = ()
-    values = None
-    if not walker.tied:
-        record, values = write_tensor(shop, EMBEDDING)
-        records = (record,)
     if windows is None:
-        return records, None
-    if values is None:
-        return records, walker.embed(windows.tokens)
-    return records, walker.embed(windows.tokens, torch.from_numpy(values))
+        return () if walker.tied else (write_tensor(shop, EMBEDDING),), None
+    shape = shop.plans[EMBEDDING].shape
+    walker.check_tokens(windows.tokens, shape[0])
+    used = UsedRows(windows.tokens, shape[1])
+    records: tuple[TensorRecord, ...] = ()
+    if walker.tied:
+        rows = StoredRows(shop.source, EMBEDDING)
+        for part in parts(shape):
+            used.see(part[0], rows.read(*part))
+    else:
+        records = (write_tensor(shop, EMBEDDING, see=used.see),)
+    return records, walker.embed(used.places, used.table_UH)
 
 
 def _head(shop: Workshop, walker: Walker, hidden: torch.Tensor | None) -> tuple[TensorRecord, ...]:
     name = EMBEDDING if walker.tied else HEAD
     if hidden is None or is_float(shop.plans[name]):
-        return write_tensor(shop, FINAL_NORM)[0], write_tensor(shop, name)[0]
+        return write_tensor(shop, FINAL_NORM), write_tensor(shop, name)
     return quantize_head(shop, walker, name, hidden)
 
 

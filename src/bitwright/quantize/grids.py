@@ -22,7 +22,8 @@ def matrix_fields(weight_OI: Float32, scheme: QuantScheme, peak: float | None) -
     """Fields of the whole matrix, which all its rows need before they are solved. `peak`: see `solve`."""
     if not isinstance(scheme, MinifloatScheme):
         return {}
-    return minifloat.shared_fields(float(np.abs(weight_OI).max()) if peak is None else peak, scheme)
+    own = max(weight_OI.max(), -weight_OI.min()) if peak is None else peak
+    return minifloat.shared_fields(float(own), scheme)
 
 
 def find_grid(

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -31,6 +31,7 @@ from bitwright.tensors.qtensor import Float32
 EXPONENTS = ((0.15, 0.5), (0.25, 0.5), (0.25, 0.65), (0.4, 0.65), (0.5, 0.5))  # of inputs and weights; docs/log.md
 DEFAULT_EXPONENTS = (0.25, 0.65)  # chosen most often
 TRIAL_ROWS = 256  # evenly spaced rows of each matrix that candidates are tried on
+SUMMED_ROWS = 256  # squared at a time
 SMALLEST = 1e-6  # of the mean square of the weights: a column of zeros has no size to level
 LARGEST = 32.0  # scales stay within 1/LARGEST … LARGEST, far from the ends of half precision
 
@@ -48,6 +49,14 @@ class Scaling:
     peaks: bool = False
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """Evenly spaced rows of one matrix, and the mean square of every column over all of its rows."""
+
+    rows_OI: Float32
+    size_I: NDArray[np.float64]
+
+
 def scale_columns(
     weights_OI: Sequence[Float32],
     schemes: Sequence[QuantScheme],
@@ -62,11 +71,26 @@ def scale_columns(
     With `repeats` > 1 the inputs are `repeats` query heads of width `head_dim` for each key-value head, and those heads
     share their scales. The result does not depend on `threads` (default: all cores).
     """
+    trials = [trial_of([weight], len(weight)) for weight in weights_OI]
+    return scale_trials(trials, schemes, mean_square_I, repeats=repeats, head_dim=head_dim, threads=threads)
+
+
+def scale_trials(
+    trials: Sequence[Trial],
+    schemes: Sequence[QuantScheme],
+    mean_square_I: Float32,
+    *,
+    repeats: int = 1,
+    head_dim: int = 1,
+    threads: int | None = None,
+) -> Scaling:
+    """`scale_columns` of matrices of which only what is tried is held."""
     if not mean_square_I.mean() > 0:
         return bare_columns(len(mean_square_I))
     square_I = floored(mean_square_I)
-    some = [trial_rows(weight) for weight in weights_OI]
-    candidates = scale_candidates(weights_OI, square_I, repeats, head_dim)
+    some = [trial.rows_OI for trial in trials]
+    size_I = _mean_sizes([trial.size_I for trial in trials])
+    candidates = [_scales(square_I, size_I, pair, repeats, head_dim) for pair in EXPONENTS]
     tried = [np.ones(len(square_I), dtype=np.float32), *candidates]
     with SINGLE_THREADED_BLAS(), ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         losses = list(pool.map(lambda scales_I: _loss(some, schemes, square_I, scales_I), tried))
@@ -79,6 +103,18 @@ def scale_columns(
 def bare_columns(columns: int) -> Scaling:
     """No scaling."""
     return Scaling(scales_I=np.ones(columns, dtype=np.float32), exponents=(0.0, 0.0), loss=1.0)
+
+
+def trial_of(parts_OI: Iterable[Float32], rows: int) -> Trial:
+    """What a search looks at of a matrix of so many rows, which comes in parts that may be cut anywhere."""
+    step, start, some = max(1, rows // TRIAL_ROWS), 0, []
+    total_I: NDArray[np.float64] | float = 0.0
+    for part_OI in parts_OI:
+        some.append(part_OI[-start % step :: step].copy())
+        for row in range(0, len(part_OI), SUMMED_ROWS):
+            total_I = total_I + np.square(part_OI[row : row + SUMMED_ROWS], dtype=np.float64).sum(axis=0)
+        start += len(part_OI)
+    return Trial(rows_OI=np.concatenate(some), size_I=np.asarray(total_I / rows))
 
 
 def trial_rows(weight_OI: Float32) -> Float32:
@@ -112,7 +148,11 @@ def floored(mean_square_I: NDArray[np.floating]) -> NDArray[np.float64]:
 
 def _sizes(weights_OI: Sequence[Float32]) -> NDArray[np.float64]:
     """Mean square of every column over all matrices, above zero."""
-    size_I = np.mean([np.square(weight, dtype=np.float64).mean(axis=0) for weight in weights_OI], axis=0)
+    return _mean_sizes([trial_of([weight], len(weight)).size_I for weight in weights_OI])
+
+
+def _mean_sizes(sizes_I: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    size_I = np.mean(sizes_I, axis=0)
     result: NDArray[np.float64] = size_I + SMALLEST * size_I.mean() + np.finfo(np.float64).tiny
     return result
 

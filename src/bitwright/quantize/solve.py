@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from bitwright.core.plan import Method
-from bitwright.core.schemes import CodebookScheme, Int8RowScheme, MinifloatScheme, QuantScheme
+from bitwright.core.schemes import CodebookScheme, Int8RowScheme, MinifloatScheme, QuantScheme, WeightScheme
 from bitwright.quantize.activations import input_scale
 from bitwright.quantize.codebook import quantize_codebook, quantize_int8_rows
 from bitwright.quantize.gptq import Feedback, factorize, gptq_codes, refine_codes
@@ -36,7 +36,9 @@ SINGLE_THREADED_BLAS = functools.partial(ThreadpoolController().limit, limits=1,
 # Correlations of inputs are divided by 1 + SHRINKAGE: those of a few thousand tokens hold less on other text. There KL
 # falls by 2 % (source code) and 14 % (chat), on the calibration's own kind it rises by 1 % (docs/log.md)
 SHRINKAGE = 0.3
+FEW_SLABS = 8
 SIZE_ROWS = 4096  # rows whose outputs are summed at once
+Errors = tuple[float, float, float, float]  # squared weight error and size, squared output error and size
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,67 +93,141 @@ def solve(
     importance_I: Float32 | None = None,
     threads: int | None = None,
 ) -> tuple[QTensor, Notes]:
-    """Quantize one matrix. Without statistics every input counts alike and codes are the nearest ones.
+    """Quantize one matrix that is held whole. Arguments: see `Solver`; `peak` is by default the matrix's own."""
+    solver = Solver(statistics, scheme, method, len(weight_OI), peak=peak, importance_I=importance_I, threads=threads)
+    tensor = solver.rows(weight_OI)
+    return tensor, solver.notes()
 
-    `importance_I` is a Gram matrix's diagonal where nothing else of it is known (an importance matrix of llama.cpp).
 
-    Rows are solved apart, in slabs of a fixed size, so the result does not depend on `threads` (default: all cores).
-    `peak` is the largest magnitude of all matrices that an engine fuses with this one, itself included, so that the
-    scales which belong to whole matrices (FP8 per tensor, NVFP4) come out alike; default: this matrix alone.
+class Solver:
+    """Quantizes one matrix, any number of rows at a time, and adds up the errors.
+
+    Rows are solved apart, in slabs of a fixed size, so the result depends neither on `threads` (default: all cores) nor
+    on how the matrix is cut, as long as every part but the last is a multiple of `SLAB` rows.
     """
-    weight_OI = np.ascontiguousarray(weight_OI, dtype=np.float32)
-    if isinstance(scheme, CodebookScheme | Int8RowScheme):
-        return _solve_whole(weight_OI, scheme)
-    used, damping, notes = _method(statistics, method)
-    weights_I = importance(statistics, weight_OI.shape[1]) if importance_I is None else relative(importance_I)
-    shared = matrix_fields(weight_OI, scheme, peak)
 
-    slab = slab_rows(weight_OI.shape[0], scheme)
+    def __init__(
+        self,
+        statistics: Statistics | None,
+        scheme: QuantScheme,
+        method: Method,
+        rows: int,
+        *,
+        peak: float | None = None,
+        importance_I: Float32 | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """`rows` counts those of the whole matrix. Without statistics every input counts alike, codes are the nearest ones.
 
-    def rows(start: int) -> _Slab:
-        return _solve_rows(weight_OI[start : start + slab], statistics, weights_I, scheme, used, shared)
+        `importance_I` is a Gram matrix's diagonal where nothing else of it is known (an importance matrix of
+        llama.cpp). `peak` is the largest magnitude of all matrices that an engine fuses with this one, itself included,
+        so that the scales which belong to whole matrices (FP8 per tensor, NVFP4) come out alike; default: that of the
+        first rows, which must be all of them where `needs_peak`.
+        """
+        self._statistics, self._scheme, self._peak = statistics, scheme, peak
+        self._used, self._damping, self._said = _method(statistics, method)
+        if isinstance(scheme, CodebookScheme | Int8RowScheme):
+            self._statistics, self._used, self._damping, self._said = None, "rtn", None, ()
+        self._importance_I = importance_I
+        self._slab = slab_rows(rows, scheme)
+        self._threads = threads or os.cpu_count()
+        self._shared: dict[str, Array] | None = None
+        self._errors: list[Errors] = []
+        self._output_size = 0.0
 
-    with SINGLE_THREADED_BLAS(), ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        slabs = list(pool.map(rows, range(0, weight_OI.shape[0], slab)))
-    of_rows = slabs[0].tensor.fields.keys() - shared.keys()
-    fields = {name: np.concatenate([slab.tensor.fields[name] for slab in slabs]) for name in sorted(of_rows)}
-    tensor = QTensor(
-        scheme=scheme,
-        codes=np.concatenate([slab.tensor.codes for slab in slabs]),
-        fields=fields | shared | input_scale(scheme, statistics.peak if statistics else None),
-    )
-    errors = [sum(slab.errors[kind] for slab in slabs) for kind in range(4)]
-    if statistics is not None and statistics.gram_II is not None:
-        errors[3] = output_size(weight_OI, statistics.gram_II)
-    return tensor, Notes(
-        method=used,
-        weight_error=_ratio(errors[0], errors[1]),
-        output_error=_ratio(errors[2], errors[3]) if statistics else None,
-        damping=damping,
-        notes=notes,
-    )
+    def rows(self, weight_OI: Float32, *, decoded_OI: Float32 | None = None) -> QTensor:
+        """Quantize the next rows. `decoded_OI` receives the values that readers will see; it may be `weight_OI`."""
+        weight_OI = np.ascontiguousarray(weight_OI, dtype=np.float32)
+        if isinstance(self._scheme, CodebookScheme | Int8RowScheme):
+            return self._whole(weight_OI, self._scheme, decoded_OI)
+        weights_I = self._weights(weight_OI.shape[1])
+        if self._shared is None:
+            self._shared = matrix_fields(weight_OI, self._scheme, self._peak)
+        shared = self._shared
+        if self._statistics is not None and self._statistics.gram_II is not None:
+            self._output_size += output_size(weight_OI, self._statistics.gram_II)
+
+        def slab(start: int) -> _Slab:
+            part = slice(start, start + self._slab)
+            found, values_OI = _solve_rows(
+                weight_OI[part], self._statistics, weights_I, self._scheme, self._used, shared
+            )
+            if decoded_OI is not None:
+                decoded_OI[part] = values_OI
+            return found
+
+        with SINGLE_THREADED_BLAS(), ThreadPoolExecutor(self._threads) as pool:
+            slabs = list(pool.map(slab, range(0, weight_OI.shape[0], self._slab)))
+        self._errors += [slab.errors for slab in slabs]
+        peak = self._statistics.peak if self._statistics else None
+        tensor = join_rows([slab.tensor for slab in slabs])
+        return dataclasses.replace(tensor, fields={**tensor.fields, **input_scale(self._scheme, peak)})
+
+    def notes(self) -> Notes:
+        """What happened to the rows that were solved."""
+        errors = [sum(slab[kind] for slab in self._errors) for kind in range(4)]
+        errors[3] += self._output_size
+        return Notes(
+            method=self._used,
+            weight_error=_ratio(errors[0], errors[1]),
+            output_error=_ratio(errors[2], errors[3]) if self._statistics else None,
+            damping=self._damping,
+            notes=self._said,
+        )
+
+    def _weights(self, columns: int) -> Float32:
+        if self._importance_I is None:
+            return importance(self._statistics, columns)
+        return relative(self._importance_I)
+
+    def _whole(self, weight_OI: Float32, scheme: CodebookScheme | Int8RowScheme, decoded_OI: Float32 | None) -> QTensor:
+        """bitsandbytes' types: its own rounding, which knows no statistics and, for blocks, sees the matrix as one."""
+        if isinstance(scheme, CodebookScheme):
+            tensor = quantize_codebook(weight_OI, scheme)
+        else:
+            tensor = quantize_int8_rows(weight_OI, scheme)
+        values_OI = tensor.decode()
+        for start in range(0, len(weight_OI), SLAB):
+            part = slice(start, start + SLAB)
+            self._errors.append(_squared_errors(weight_OI[part], values_OI[part], None))
+        if decoded_OI is not None:
+            decoded_OI[...] = values_OI
+        return tensor
 
 
 def slab_rows(rows: int, scheme: QuantScheme) -> int:
     """Rows per task, of the shape alone, so that sums do not depend on the number of threads.
 
-    Tasks come in an even number, so that two threads share a matrix of 256 or 768 rows evenly, but no scale is cut.
+    Few tasks come in an even number, so that two threads share a matrix of 256 or 768 rows evenly, but no scale is cut.
     """
     if isinstance(scheme, MinifloatScheme) and scheme.scaling == "block":
         return SLAB
     tasks = -(-rows // SLAB)
+    if tasks > FEW_SLABS:
+        return SLAB
     return -(-rows // (tasks + tasks % 2))
 
 
-def _solve_whole(weight_OI: Float32, scheme: CodebookScheme | Int8RowScheme) -> tuple[QTensor, Notes]:
-    """bitsandbytes' types: its own rounding, which sees the matrix as one and knows no statistics."""
-    if isinstance(scheme, CodebookScheme):
-        tensor = quantize_codebook(weight_OI, scheme)
-    else:
-        tensor = quantize_int8_rows(weight_OI, scheme)
-    errors = _squared_errors(weight_OI, tensor.decode(), None)
-    return tensor, Notes(
-        method="rtn", weight_error=_ratio(errors[0], errors[1]), output_error=None, damping=None, notes=()
+def solved_whole(scheme: QuantScheme) -> bool:
+    """Whether all rows have to be solved in one call."""
+    return isinstance(scheme, CodebookScheme)
+
+
+def needs_peak(scheme: WeightScheme) -> bool:
+    """Whether a scale of the whole matrix follows from its largest magnitude."""
+    return isinstance(scheme, MinifloatScheme) and scheme.scaling in ("tensor", "nv")
+
+
+def join_rows(parts: Sequence[QTensor]) -> QTensor:
+    """Parts of one matrix, one below the other. Fields of one dimension belong to the whole matrix."""
+    first = parts[0]
+    return QTensor(
+        scheme=first.scheme,
+        codes=np.concatenate([part.codes for part in parts]),
+        fields={
+            name: field if field.ndim == 1 else np.concatenate([part.fields[name] for part in parts])
+            for name, field in first.fields.items()
+        },
     )
 
 
@@ -164,10 +240,10 @@ def importance(statistics: Statistics | None, columns: int) -> Float32:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Slab:
-    """Some rows, solved. `errors`: squared weight error and size, squared output error and size."""
+    """Some rows, solved."""
 
     tensor: QTensor
-    errors: tuple[float, float, float, float]
+    errors: Errors
 
 
 def _method(statistics: Statistics | None, method: Method) -> tuple[Method, float | None, tuple[str, ...]]:
@@ -188,7 +264,8 @@ def _solve_rows(
     scheme: QuantScheme,
     method: Method,
     shared: Mapping[str, Array],
-) -> _Slab:
+) -> tuple[_Slab, Float32]:
+    """The rows, solved, and their values."""
     grid, fields = find_grid(weight_OI, weights_I, scheme, shared)
     fields = {**fields, **shared}
     stored_OI: Array
@@ -203,12 +280,13 @@ def _solve_rows(
         codes_OI, pull_OI = refine_codes(weight_OI, codes_OI, grid, statistics.damped_II)
         stored_OI = grid.stored_codes(codes_OI)
     tensor = QTensor(scheme=scheme, codes=stored_OI.astype(code_type(scheme)), fields=fields)
-    return _Slab(tensor=tensor, errors=_squared_errors(weight_OI, tensor.decode(), statistics, pull_OI))
+    values_OI = tensor.decode()
+    return _Slab(tensor=tensor, errors=_squared_errors(weight_OI, values_OI, statistics, pull_OI)), values_OI
 
 
 def _squared_errors(
     weight_OI: Float32, decoded_OI: Float32, statistics: Statistics | None, pull_OI: NDArray[np.floating] | None = None
-) -> tuple[float, float, float, float]:
+) -> Errors:
     """Of some rows; the size of outputs by a Gram matrix is left to `output_size`.
 
     `pull_OI` is the error times the damped Gram matrix, where the descent left it: one product less.

@@ -18,14 +18,16 @@ from bitwright.formats.packing import pack_nibbles, pack_rows
 from bitwright.tensors.qtensor import Array, QTensor
 
 
-def encode_quantized(module: str, value: QTensor) -> dict[str, bytes]:
-    """Stored name → bytes."""
+def encode_quantized(module: str, value: QTensor, shape: tuple[int, ...] | None = None) -> dict[str, bytes]:
+    """Stored name → bytes. `shape` is the whole matrix's, where `value` holds some of its rows."""
     scheme = value.scheme
     assert isinstance(scheme, IntScheme | MinifloatScheme), scheme
     if isinstance(scheme, MinifloatScheme):
         stored = _minifloat(module, value, scheme)
     else:
-        stored = _packed(module, value, scheme) if scheme.packed else _integers(module, value, scheme)
+        stored = (
+            _packed(module, value, scheme, shape or value.shape) if scheme.packed else _integers(module, value, scheme)
+        )
     if "input_scale" in value.fields:
         name = "input_global_scale" if _is_nv(scheme) else "input_scale"
         dtype = "f32" if _is_nv(scheme) else scheme.scale_dtype
@@ -38,11 +40,11 @@ def _is_nv(scheme: IntScheme | MinifloatScheme) -> bool:
     return isinstance(scheme, MinifloatScheme) and scheme.scaling == "nv"
 
 
-def _packed(module: str, value: QTensor, scheme: IntScheme) -> dict[str, bytes]:
+def _packed(module: str, value: QTensor, scheme: IntScheme, shape: tuple[int, ...]) -> dict[str, bytes]:
     stored = {
         "weight_packed": pack_rows(value.codes, scheme.bits).tobytes(),
         "weight_scale": _scales(module, value.fields["scale"], scheme.scale_dtype),
-        "weight_shape": np.array(value.shape, dtype="<i8").tobytes(),
+        "weight_shape": np.array(shape, dtype="<i8").tobytes(),
     }
     if not scheme.symmetric:
         words = pack_rows(value.fields["zero_point"].T, scheme.bits).T

@@ -53,9 +53,9 @@ class CompressedTensorsWriter:
         """Stored name → bytes. Raises `InputError` when a float does not fit the type it is to be stored in."""
         if isinstance(value, QTensor):
             assert value.scheme == entry.scheme, (entry.name, value.scheme, entry.scheme)
-            return encode_quantized(module_of(entry.name), value)
+            return encode_quantized(module_of(entry.name), value, entry.shape)
         assert isinstance(entry.scheme, FloatScheme), entry.name
-        assert tuple(value.shape) == entry.shape, (entry.name, value.shape, entry.shape)
+        assert value.shape[1:] == entry.shape[1:], (entry.name, value.shape, entry.shape)
         values = np.asarray(value, dtype=np.float32)
         if entry.scheme.dtype == "f16" and values.size and np.abs(values).max() > np.finfo(np.float16).max:
             raise InputError(
@@ -63,6 +63,10 @@ class CompressedTensorsWriter:
                 hint="keep this tensor in BF16 or F32",
             )
         return {entry.name: float_bytes(values, entry.scheme.dtype)}
+
+    def rows_apart(self, entry: TensorPlan) -> bool:
+        """Always: packed words, scales and zero points lie in the order of rows."""
+        return True
 
     def constants(self) -> dict[str, bytes]:
         """None: every region comes from a tensor of the checkpoint."""

@@ -13,6 +13,7 @@ Source: safetensors 0.8, README.md "Format" and safetensors/src/tensor.rs.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -55,6 +56,13 @@ def plan_file(name: str, tensors: Sequence[StoredPart], metadata: Mapping[str, s
         regions[part.name] = Region(offset=position, bytes=part.bytes)
         position += part.bytes
     return FileLayout(name=name, header=header, regions=regions, total_bytes=position, data_start=len(header))
+
+
+def read_rows(path: Path, entry: StoredTensor, start: int, stop: int) -> torch.Tensor:
+    """Read rows `start` to `stop` of one tensor. Raises `InputError` as `read_tensor` does."""
+    shape = (min(stop, entry.shape[0]) - start, *entry.shape[1:])
+    row = entry.bytes // entry.shape[0]
+    return read_tensor(path, dataclasses.replace(entry, shape=shape, offset=entry.offset + start * row))
 
 
 def read_tensor(path: Path, entry: StoredTensor) -> torch.Tensor:

@@ -82,6 +82,10 @@ class SafetensorsFolderWriter(ABC):
             return self.encode_codes(entry, value)
         return encode_float(entry, value)
 
+    def rows_apart(self, entry: TensorPlan) -> bool:
+        """Whether rows follow one another in the file: floats do, packed codes often lie the other way."""
+        return isinstance(entry.scheme, FloatScheme)
+
     def constants(self) -> dict[str, bytes]:
         """None: every region comes from a tensor of the checkpoint."""
         return {}
@@ -117,7 +121,7 @@ def module_of(name: str) -> str:
 def encode_float(entry: TensorPlan, value: NDArray[Any]) -> dict[str, bytes]:
     """Bytes of a tensor in floating point under its own name. Raises `InputError` when F16 cannot hold a value."""
     assert isinstance(entry.scheme, FloatScheme), entry.name
-    assert tuple(value.shape) == entry.shape, (entry.name, value.shape, entry.shape)
+    assert value.shape[1:] == entry.shape[1:], (entry.name, value.shape, entry.shape)
     values = np.asarray(value, dtype=np.float32)
     if entry.scheme.dtype == "f16" and values.size and np.abs(values).max() > np.finfo(np.float16).max:
         raise InputError(

@@ -108,13 +108,12 @@ class GgufWriter:
 
         Raises `InputError` when a float does not fit the stored type.
         """
-        assert tuple(value.shape) == entry.shape, f"{entry.name}: {value.shape}, planned {entry.shape}"
+        assert value.shape[1:] == entry.shape[1:], f"{entry.name}: {value.shape}, planned {entry.shape}"
         return {entry.stored_name: self.encode_rows(entry, value, 0)}
 
     def encode_rows(self, entry: TensorPlan, value: QTensor | NDArray[Any], first: int) -> bytes:
         """Bytes of the rows of one tensor from row `first` on, a multiple of `rows_together`. Raises as `encode`."""
-        model = self.plan.model
-        heads = rotary_heads(model.family, entry.name, model.heads, model.kv_heads)
+        heads = self._rotary_heads(entry)
         order = None if heads is None else permutation(entry.shape[0], heads)[first : first + value.shape[0]] - first
         kind = self._types[entry.name]
         if isinstance(value, QTensor):
@@ -122,7 +121,7 @@ class GgufWriter:
             return pack(value if order is None else value.take_rows(order))
         assert kind in ("F32", "F16", "BF16"), f"{entry.name}: a float array for {kind}"
         floats = np.asarray(value, dtype=np.float32)
-        offset = FAMILIES[model.family].norm_offset
+        offset = FAMILIES[self.plan.model.family].norm_offset
         if offset and entry.name.endswith(NORM):
             floats = floats + np.float32(offset)  # llama.cpp multiplies by what is stored
         _check_range(entry.name, floats, kind)
@@ -130,8 +129,16 @@ class GgufWriter:
 
     def rows_together(self, entry: TensorPlan) -> int:
         """How many rows change places among themselves in the file."""
-        heads = rotary_heads(self.plan.model.family, entry.name, self.plan.model.heads, self.plan.model.kv_heads)
+        heads = self._rotary_heads(entry)
         return 1 if heads is None else entry.shape[0] // heads
+
+    def rows_apart(self, entry: TensorPlan) -> bool:
+        """Whether rows keep their order: those of rotary heads do not."""
+        return self.rows_together(entry) == 1
+
+    def _rotary_heads(self, entry: TensorPlan) -> int | None:
+        model = self.plan.model
+        return rotary_heads(model.family, entry.name, model.heads, model.kv_heads)
 
     def constants(self) -> dict[str, bytes]:
         """Regions that come from no tensor of the checkpoint."""

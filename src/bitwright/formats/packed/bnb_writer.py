@@ -73,6 +73,10 @@ class BitsandbytesWriter(SafetensorsFolderWriter):
         stored[f"{name}.{state_key(scheme)}"] = self._state(entry, scheme, offset)
         return stored
 
+    def rows_apart(self, entry: TensorPlan) -> bool:
+        """Blocks of NF4 and FP4 run across rows, and share a mean."""
+        return not isinstance(entry.scheme, CodebookScheme)
+
     def quantization_config(self) -> dict[str, Any]:
         """Every key of `BitsAndBytesConfig`, as transformers writes them."""
         scheme = self._scheme()

@@ -21,6 +21,7 @@ from bitwright.formats.packed.gptq_reader import GptqSource
 from bitwright.formats.sniff import open_source, sniff
 from bitwright.tensors.qtensor import QTensor
 from checkpoints import write_checkpoint
+from gptq_by_the_book import dequantize_by_the_book
 
 UP = "model.layers.0.mlp.up_proj"
 CASES: list[tuple[str, QuantScheme]] = [
@@ -38,27 +39,6 @@ ids = [f"{format}-{scheme.label}".replace(" ", "-") for format, scheme in CASES]
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("source") / "model", layers=1, **SMALL)
-
-
-def dequantize_by_the_book(stored: dict[str, torch.Tensor], module: str, bits: int, *, first: bool) -> np.ndarray:
-    """AutoGPTQ's description, one Python integer at a time: nothing is shared with the reader."""
-    columns_of_words = stored[f"{module}.qweight"].numpy().view(np.uint32).T
-    zero_words = stored[f"{module}.qzeros"].numpy().view(np.uint32)
-    scales, groups = stored[f"{module}.scales"].numpy(), stored[f"{module}.g_idx"].tolist()
-    mask = (1 << bits) - 1
-
-    def values(words: np.ndarray) -> list[int]:
-        stream = sum(int(word) << (32 * i) for i, word in enumerate(words))
-        return [stream >> (bits * i) & mask for i in range(len(words) * 32 // bits)]
-
-    zeros = [values(words) for words in zero_words]
-    rows = []
-    for o, words in enumerate(columns_of_words):
-        codes = values(words)
-        rows.append(
-            [np.float32(scales[g, o]) * np.float32(q - zeros[g][o] - first) for q, g in zip(codes, groups, strict=True)]
-        )
-    return np.array(rows, dtype=np.float32)
 
 
 @pytest.mark.parametrize(("format", "scheme"), CASES, ids=ids)

@@ -35,6 +35,7 @@ def make_plan(
     symmetric: bool = True,
     calibration: CalibrationPlan | None = None,
     context: int = CONTEXT,
+    act_order: str = "static",
     saturate: bool = False,
     overrides: Sequence[Override] = (),
     progress: Progress = SILENT,
@@ -72,6 +73,7 @@ def make_plan(
         symmetric=symmetric,
         calibration=calibration,
         context=context,
+        act_order=act_order,
         saturate=saturate,
         overrides=overrides,
     )
@@ -137,7 +139,17 @@ def what_differs(begun: Plan, plan: Plan) -> str | None:
     """The first thing in which two plans ask for different artifacts, or `None`; places and memory do not count."""
     if begun.model.fingerprint != plan.model.fingerprint:
         return f"the model was {begun.model.path}, now it is {plan.model.path}"
-    for field in ("format", "overrides", "type", "method", "effort", "use_case", "saturate", "calibration"):
+    for field in (
+        "format",
+        "overrides",
+        "type",
+        "method",
+        "effort",
+        "use_case",
+        "act_order",
+        "saturate",
+        "calibration",
+    ):
         before, now = getattr(begun, field), getattr(plan, field)
         if before != now and _short(before) == _short(now):
             return f"the content of {field} {_short(now)} has changed"

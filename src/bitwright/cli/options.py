@@ -59,6 +59,12 @@ Keep = Annotated[
     ),
 ]
 Method = Annotated[str | None, typer.Option("--method", metavar="METHOD", help="gptq, awq, smoothquant or rtn.")]
+ActOrder = Annotated[
+    str,
+    typer.Option(
+        "--act-order", metavar="ORDER", help="static, group (stored in GPTQ files as g_idx) or none: columns of GPTQ."
+    ),
+]
 Effort = Annotated[
     str, typer.Option("--effort", metavar="EFFORT", help="fast, balanced or best: time spent on quality.")
 ]

@@ -12,6 +12,7 @@ ArtifactFormat = Literal[
 ]
 Method = Literal["gptq", "awq", "smoothquant", "rtn"]
 Effort = Literal["fast", "balanced", "best"]
+ActOrder = Literal["static", "group", "none"]
 UseCase = Literal["chat", "code", "medical-legal", "summarization"]
 USE_CASES: tuple[UseCase, ...] = ("chat", "code", "medical-legal", "summarization")
 
@@ -150,6 +151,7 @@ class Plan(Document, frozen=True, kw_only=True):
     effort: Effort = "balanced"
     overrides: tuple[Override, ...] = ()
     budget: Budget | None = None
+    act_order: ActOrder = "static"  # in which order GPTQ takes columns, and whether groups follow it
     saturate: bool = False  # what F16 cannot hold becomes its largest value, instead of being refused
     engine: str
     launch: tuple[str, ...]  # the command that serves the artifact; {artifact} stands for its path

@@ -120,8 +120,13 @@ class IntScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="int"):
     symmetric: bool = True
     scale_dtype: FloatDtype = "bf16"
     activations: ActivationScheme | None = None
+    ordered: bool = False  # groups are formed of columns in another order, which is stored (`g_idx`)
 
     def __post_init__(self) -> None:
+        if self.ordered and (self.group_size is None or self.activations is not None):
+            raise UsageError(
+                f"columns have no order to be stored with {self.label}", hint="use groups and 16-bit activations"
+            )
         if self.bits not in INT_BITS:
             raise UsageError(
                 f"{self.bits} bits are not supported here", hint=f"use --bits {INT_BITS[0]} to {INT_BITS[-1]}"
@@ -163,6 +168,7 @@ class IntScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="int"):
         inputs = "A16" if self.activations is None else self.activations.label.partition(" ")[0]
         inputs = inputs if self.packed is False or inputs == "A16" else "AFP8"
         how = "" if self.activations is None else f" {'dynamic' if self.activations.dynamic else 'static'}"
+        how += " act-order" if self.ordered else ""
         return f"W{self.bits}{inputs} {group} {'sym' if self.symmetric else 'asym'}{how}"
 
     def groups(self, columns: int) -> int:

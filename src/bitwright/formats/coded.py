@@ -123,9 +123,7 @@ class FolderCodes:
         module = name.removesuffix(".weight")
         scheme = self._source.scheme(module)
         if scheme is None:
-            raise UnsupportedError(
-                f"`{self._path}`: the inputs of `{module}` are not in groups of 32, 64 or 128 in order"
-            )
+            raise UnsupportedError(f"`{self._path}`: the inputs of `{module}` are not in groups of 32, 64 or 128")
         return self._source.codes(module, scheme)
 
 

@@ -55,6 +55,8 @@ def recode(value: QTensor, format: ArtifactFormat) -> tuple[QTensor, Losses]:
         return recode_floats(value, format), Losses()
     integers = as_integers(value)
     match format:
+        case "compressed-tensors" | "awq" | "gguf" if _integers(integers).ordered:
+            raise UnsupportedError(f"columns are grouped in an order of their own, which {format} has no place for")
         case "compressed-tensors":
             return integers, Losses()
         case "gptq" | "gptq_v2":
@@ -111,6 +113,8 @@ def _with_half_scales(value: QTensor, *, symmetric: bool) -> tuple[QTensor, Loss
     scheme = _integers(value)
     scale_OG, losses = _half(value.fields["scale"].astype(np.float32))
     fields: dict[str, Array] = {"scale": scale_OG}
+    if scheme.ordered:
+        fields["group_index"] = value.fields["group_index"]
     if not symmetric:
         fields["zero_point"] = value.fields.get("zero_point", np.zeros(scale_OG.shape, dtype=np.int8))
     return QTensor(scheme=_scheme(scheme, "f16", symmetric=symmetric), codes=value.codes, fields=fields), losses
@@ -152,7 +156,12 @@ def _half(values: Float32) -> tuple[Float32, Losses]:
 
 def _scheme(scheme: IntScheme, scale_dtype: FloatDtype, *, symmetric: bool) -> IntScheme:
     return IntScheme(
-        bits=scheme.bits, group_size=scheme.group_size, symmetric=symmetric, scale_dtype=scale_dtype, activations=None
+        bits=scheme.bits,
+        group_size=scheme.group_size,
+        symmetric=symmetric,
+        scale_dtype=scale_dtype,
+        activations=None,
+        ordered=scheme.ordered,
     )
 
 

@@ -43,13 +43,14 @@ class BlockInputs:
         method: Method,
         *,
         reduced: bool = False,
+        act_order: bool = True,
     ) -> None:
         """`reduced` takes Gram matrices by products in bfloat16."""
         self.tokens: dict[InputGroup, int] = {}  # that each expert's linears saw
         self.known: dict[InputGroup, Statistics] = {}  # after a float pass
         self._facts, self._index, self._block = facts, index, block
         self._groups, self._weights, self._method = groups, weights, method
-        self._reduced = reduced
+        self._reduced, self._act_order = reduced, act_order
         self._prefix = BLOCK.format(layer=index)
         self._said: dict[str, str] = {}  # what was done to a tensor's columns
         self._borrowed: dict[InputGroup, str] = {}
@@ -125,8 +126,11 @@ class BlockInputs:
             self._count(group, seen.tokens, self._routed.tokens)
             layer = self._routed.statistics(self._block, group)
             gram_II = blended(seen, layer, self._prefix + group.leader)
-            return Statistics.of(gram_II, self._method, peak=max(seen.peak, layer.peak))
-        return Statistics.of(seen.gram(self._prefix + group.leader), self._method, peak=seen.peak)
+            return self._statistics(gram_II, max(seen.peak, layer.peak))
+        return self._statistics(seen.gram(self._prefix + group.leader), seen.peak)
+
+    def _statistics(self, gram_II: NDArray[np.float32], peak: float) -> Statistics:
+        return Statistics.of(gram_II, self._method, peak=peak, act_order=self._act_order)
 
     def notes(self, group: Group, name: str) -> tuple[str, ...]:
         """What to say of a tensor of the group in its record."""

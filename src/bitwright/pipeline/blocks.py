@@ -46,8 +46,9 @@ def quantize_block(
     groups = {group.name: group for group in walker.groups(index)}
     batches: Sequence[torch.Tensor] = torch.split(hidden_WTH, max(1, BATCH_TOKENS // hidden_WTH.shape[1]))
     inputs = BlockInputs(
-        shop.source.facts, index, block, groups, token_weights(shop, index), shop.method, reduced=shop.reduced
-    )
+        shop.source.facts, index, block, groups, token_weights(shop, index), shop.method, reduced=shop.reduced,
+        act_order=shop.act_order,
+    )  # fmt: skip
     outputs: Sequence[torch.Tensor] = ()
     if shop.rescale or shop.method != "gptq":
         folds = block_folds(shop.source.facts, index) if shop.rescale else ()
@@ -127,7 +128,7 @@ def quantize_head(shop: Workshop, walker: Walker, name: str, hidden_WTH: torch.T
         running.add(walker.normed(part.float()), some_N)
     gram_II = running.gram(name)
     if not shop.rescale or walker.tied:
-        statistics = Statistics.of(gram_II, shop.method, peak=running.peak)
+        statistics = Statistics.of(gram_II, shop.method, peak=running.peak, act_order=shop.act_order)
         return write_tensor(shop, FINAL_NORM), write_tensor(shop, name, statistics)
     norm, rows, entry = copy.deepcopy(walker.final_norm()), StoredRows(shop.source, name), shop.plans[name]
     assert not isinstance(entry.scheme, FloatScheme), name
@@ -135,7 +136,7 @@ def quantize_head(shop: Workshop, walker: Walker, name: str, hidden_WTH: torch.T
     found = scale_trials([trial], [entry.scheme], np.ascontiguousarray(np.diag(gram_II)))
     offset = FAMILIES[shop.source.facts.family].norm_offset
     scales_I = divide_norm(norm, found.scales_I, stored_dtype(shop.plans[FINAL_NORM]), offset)
-    statistics = Statistics.of(gram_II / np.outer(scales_I, scales_I), shop.method)
+    statistics = Statistics.of(gram_II / np.outer(scales_I, scales_I), shop.method, act_order=shop.act_order)
     first = write_tensor(shop, FINAL_NORM, rows=HeldRows(norm.get_parameter("weight").data.numpy()))
     said = (scaling_note(found, FINAL_NORM),)
     return first, write_tensor(shop, name, statistics, rows=StoredRows(shop.source, name, scales_I), said=said)

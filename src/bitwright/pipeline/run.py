@@ -120,6 +120,7 @@ def _run(
                 method=plan.method,
                 rescale=plan.scales_columns,
                 reduced=plan.effort == "fast",
+                act_order=plan.act_order != "none",
                 saturate=plan.saturate,
                 sensitivities=_sensitivities(plan, source, prepared, windows, progress),
                 emit=artifact.write,

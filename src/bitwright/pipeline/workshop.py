@@ -41,6 +41,7 @@ class Workshop:
     method: Method
     rescale: bool  # whether columns are scaled first
     reduced: bool = False  # whether the model multiplies in bfloat16
+    act_order: bool = True  # whether GPTQ takes columns by falling weight
     saturate: bool = False  # whether F16 tensors are cut to its range
     sensitivities: Sensitivities | None = None
     emit: Callable[[Mapping[str, bytes]], None]

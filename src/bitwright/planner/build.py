@@ -41,6 +41,7 @@ from bitwright.facts.float_folders import FLOAT_FOLDERS, float_folder_notes
 from bitwright.facts.folder_types import FOLDERS, folder_notes
 from bitwright.facts.packed_tensors import parts_of
 from bitwright.facts.stored_tensors import safetensors_bytes
+from bitwright.planner.column_order import with_act_order
 from bitwright.planner.decide import Candidate, Decision, capability_of, decide, named_scheme
 from bitwright.planner.file_size import gguf_file_bytes
 from bitwright.planner.memory import SGLANG, VLLM, fits, overhead_interval, serving_memory
@@ -74,6 +75,7 @@ def make_plan(
     symmetric: bool = True,
     calibration: CalibrationPlan | None = None,
     context: int = 4096,
+    act_order: str = "static",
     saturate: bool = False,
     overrides: Sequence[Override] = (),
 ) -> Plan:
@@ -81,7 +83,8 @@ def make_plan(
 
     `bits`, `group_size` (`None`: one scale per channel) and `symmetric` concern compressed-tensors, and giving `bits`
     names that format; `bits=None` is 4 when the format was named, and the use case's choice otherwise. A context longer
-    than the model's is cut to it. `overrides` are types by hand (overrides.py).
+    than the model's is cut to it. `overrides` are types by hand (overrides.py); `act_order` is GPTQ's
+    (column_order.py).
     Raises `UsageError` on a request that cannot be, `UnsupportedError` on one that this version does not serve, and
     `EnvironmentFault` when nothing that may be chosen fits in memory.
     """
@@ -95,7 +98,7 @@ def make_plan(
     context = min(context, facts.context)
     chosen, fit = _first_that_fits(facts, device, decision, context, overrides)
     how, how_reason = _method(chosen, request)
-    return Plan(
+    plan = Plan(
         model=facts,
         device=device,
         use_case=request.use_case,
@@ -115,6 +118,7 @@ def make_plan(
         reasons=(*decision.reasons, *_fallback_reasons(chosen), *override_reasons(chosen.tensors), how_reason, *fit),
         warnings=(*decision.warnings, *_warnings(facts, device, chosen)),
     )
+    return with_act_order(plan, act_order)
 
 
 def _first_that_fits(

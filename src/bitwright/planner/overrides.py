@@ -26,6 +26,7 @@ from bitwright.core.plan import ArtifactFormat, ModelFacts, Override, Reason, Te
 from bitwright.core.schemes import GGML_BLOCKS, FloatScheme, GgmlScheme, WeightScheme
 from bitwright.facts.blocks import fused_modules
 from bitwright.facts.families import BLOCK, gguf_tensor, is_block_linear
+from bitwright.facts.float_folders import FLOAT_FOLDERS
 from bitwright.facts.folder_types import FOLDERS
 from bitwright.planner.tensors import FLOATS, with_scheme
 
@@ -51,7 +52,7 @@ def override_tensors(
     by_name = {entry.name: entry for entry in tensors}
     wishes: dict[str, Override] = {}
     for override in sorted(overrides, key=lambda override: override.type == ""):  # --keep last: it is the stronger
-        if override.type and format in FOLDERS:
+        if override.type and format in (*FOLDERS, *FLOAT_FOLDERS):
             raise UnsupportedError(
                 f"{override.words}: the quantized matrices of a {format} file share one type",
                 hint=f"use --keep '{override.pattern}', or --format compressed-tensors or gguf",

@@ -24,6 +24,7 @@ from bitwright.core.plan import Method
 from bitwright.core.schemes import CodebookScheme, Int8RowScheme, MinifloatScheme, QuantScheme, WeightScheme
 from bitwright.quantize.activations import input_scale
 from bitwright.quantize.codebook import quantize_codebook, quantize_int8_rows
+from bitwright.quantize.column_order import is_ordered, moved_back, order_of, plain_scheme
 from bitwright.quantize.gptq import Feedback, factorize, gptq_codes, refine_codes
 from bitwright.quantize.grids import code_type, find_grid, matrix_fields, nearest_codes
 from bitwright.quantize.nearest import relative
@@ -70,17 +71,32 @@ class Statistics:
     peak: float | None = None
 
     @staticmethod
-    def of(gram_II: Float32, method: Method, *, peak: float | None = None) -> Statistics:
-        """Prepare a Gram matrix for `method`."""
+    def of(gram_II: Float32, method: Method, *, peak: float | None = None, act_order: bool = True) -> Statistics:
+        """Prepare a Gram matrix for `method`; without `act_order` GPTQ takes columns as they come."""
         diagonal_I = np.ascontiguousarray(np.diag(gram_II))
         if method != "gptq":
             return Statistics(diagonal_I=diagonal_I, gram_II=gram_II, peak=peak)
         damped_II = gram_II / np.float32(1 + SHRINKAGE)
         damped_II[np.diag_indices_from(damped_II)] = np.diag(gram_II)
-        feedback = factorize(damped_II)
+        feedback = factorize(damped_II, act_order=act_order)
         if feedback is not None:
             damped_II[np.diag_indices_from(damped_II)] += np.float32(feedback.damping) * np.diag(gram_II).mean()
         return Statistics(diagonal_I=diagonal_I, gram_II=gram_II, damped_II=damped_II, feedback=feedback, peak=peak)
+
+    def in_order(self, order_I: NDArray[np.int64]) -> Statistics:
+        """Of the same inputs in another order, which must be that of the factor."""
+        square = np.ix_(order_I, order_I)
+        feedback = self.feedback
+        if feedback is not None:
+            assert np.array_equal(feedback.order_I, order_I), "the factor has an order of its own"
+            feedback = dataclasses.replace(feedback, order_I=np.arange(len(order_I)))
+        return Statistics(
+            diagonal_I=self.diagonal_I[order_I],
+            gram_II=None if self.gram_II is None else self.gram_II[square],
+            damped_II=None if self.damped_II is None else self.damped_II[square],
+            feedback=feedback,
+            peak=self.peak,
+        )
 
 
 def solve(
@@ -117,13 +133,20 @@ class Solver:
         importance_I: Float32 | None = None,
         threads: int | None = None,
     ) -> None:
-        """`rows` counts those of the whole matrix. Without statistics every input counts alike, codes are the nearest ones.
+        """`rows` counts those of the whole matrix. Without statistics inputs count alike, codes are the nearest ones.
 
         `importance_I` is a Gram matrix's diagonal where nothing else of it is known (an importance matrix of
         llama.cpp). `peak` is the largest magnitude of all matrices that an engine fuses with this one, itself included,
         so that the scales which belong to whole matrices (FP8 per tensor, NVFP4) come out alike; default: that of the
         first rows, which must be all of them where `needs_peak`.
         """
+        self._stored, self._order_I = scheme, None
+        if is_ordered(scheme):
+            scheme = plain_scheme(scheme)
+            if statistics is not None:
+                self._order_I = order_of(statistics.diagonal_I, statistics.feedback)
+                statistics = statistics.in_order(self._order_I)
+                importance_I = None if importance_I is None else importance_I[self._order_I]
         self._statistics, self._scheme, self._peak = statistics, scheme, peak
         self._used, self._damping, self._said = _method(statistics, method)
         if isinstance(scheme, CodebookScheme | Int8RowScheme):
@@ -140,6 +163,8 @@ class Solver:
         weight_OI = np.ascontiguousarray(weight_OI, dtype=np.float32)
         if isinstance(self._scheme, CodebookScheme | Int8RowScheme):
             return self._whole(weight_OI, self._scheme, decoded_OI)
+        order_I: NDArray[np.int64] | slice = slice(None) if self._order_I is None else self._order_I
+        weight_OI = np.ascontiguousarray(weight_OI[:, order_I])
         weights_I = self._weights(weight_OI.shape[1])
         if self._shared is None:
             self._shared = matrix_fields(weight_OI, self._scheme, self._peak)
@@ -153,7 +178,7 @@ class Solver:
                 weight_OI[part], self._statistics, weights_I, self._scheme, self._used, shared
             )
             if decoded_OI is not None:
-                decoded_OI[part] = values_OI
+                decoded_OI[part, order_I] = values_OI
             return found
 
         with SINGLE_THREADED_BLAS(), ThreadPoolExecutor(self._threads) as pool:
@@ -161,6 +186,8 @@ class Solver:
         self._errors += [slab.errors for slab in slabs]
         peak = self._statistics.peak if self._statistics else None
         tensor = join_rows([slab.tensor for slab in slabs])
+        if is_ordered(self._stored):
+            tensor = moved_back(tensor, self._order_I, self._stored)
         return dataclasses.replace(tensor, fields={**tensor.fields, **input_scale(self._scheme, peak)})
 
     def notes(self) -> Notes:

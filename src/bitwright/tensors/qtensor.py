@@ -7,6 +7,7 @@ order of operations as the foreign reader, so that equality can be tested bit fo
 Fields by scheme (O rows, I inputs, G groups per row, N = I/256 super-blocks, B = I/32 blocks):
   int symmetric     scale [O,G] float32, representable in the scheme's scale_dtype; codes int8, w = scale * q
   int asymmetric    the same, and zero_point [O,G] int8;                              w = scale * (q - zero_point)
+  int ordered       the same, and group_index [I] int32: groups are no runs of inputs
   Q4_0, Q5_0        d [O,B] float16; codes uint8;                                     w = d * (q - 8 or 16)
   Q4_1, Q5_1        d, m [O,B] float16; codes uint8;                                  w = d * q + m
   Q8_0              d [O,B] float16; codes int8;                                      w = d * q

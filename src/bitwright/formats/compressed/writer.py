@@ -100,6 +100,11 @@ def _check(entry: TensorPlan) -> None:
         raise UnsupportedError(
             f"`{entry.name}`: compressed-tensors cannot hold {scheme.label}", hint="use --format gguf for ggml types"
         )
+    if isinstance(scheme, IntScheme) and scheme.ordered:
+        raise UnsupportedError(
+            f"`{entry.name}`: compressed-tensors stores no order of columns any more (`actorder` has lost `group`)",
+            hint="use --format gptq, or --act-order static, whose files have plain groups",
+        )
     if isinstance(scheme, MinifloatScheme) and scheme.element == "e5m2":
         raise UnsupportedError(
             f"`{entry.name}`: compressed-tensors has no name for E5M2 weights, its 8-bit floats are E4M3",

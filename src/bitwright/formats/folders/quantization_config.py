@@ -46,7 +46,11 @@ def quantization_config(plan: Plan) -> dict[str, Any]:
             members[entry.scheme].append(entry.name.removesuffix(".weight"))
     ordered = sorted(members.items(), key=lambda item: (-len(item[1]), item[0].label))
     groups = {
-        f"group_{number}": _group(scheme, modules if len(ordered) > 1 else ["Linear"], act_order=plan.method == "gptq")
+        f"group_{number}": _group(
+            scheme,
+            modules if len(ordered) > 1 else ["Linear"],
+            act_order=plan.method == "gptq" and plan.act_order == "static",
+        )
         for number, (scheme, modules) in enumerate(ordered)
     }
     formats = {group["format"] for group in groups.values()}

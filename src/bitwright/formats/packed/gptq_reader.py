@@ -91,21 +91,26 @@ class GptqSource(PackedFolderSource):
         return values.T.contiguous()
 
     def scheme(self, module: str) -> IntScheme | None:
-        """The scheme, where ours has a word for it: regular groups in order. Symmetric: every zero in the middle."""
+        """The scheme, where ours has a word for it: groups of one size, in any order.
+
+        Symmetric: every zero point in the middle.
+        """
         _, columns = self.shape(module)
         groups = self.stored(f"{module}.scales").shape[0]
         size = columns // groups
         regular = np.arange(columns) // size
         if columns % groups or (groups > 1 and size not in GROUP_SIZES):
             return None
-        if not np.array_equal(self.groups(module, columns, groups).numpy(), regular):
+        stored = self.groups(module, columns, groups).numpy()
+        ordered = not np.array_equal(stored, regular)
+        if ordered and (np.bincount(stored, minlength=groups) != size).any():
             return None
         bits = self._bits_of[module]
         middle = (1 << (bits - 1)) - int(self._first)
         zeros = unpack(self.read(f"{module}.qzeros").numpy(), bits)
         return IntScheme(
             bits=bits, group_size=size if size in GROUP_SIZES else None, symmetric=bool((zeros == middle).all()),
-            scale_dtype="f16",
+            scale_dtype="f16", ordered=ordered,
         )  # fmt: skip
 
     def codes(self, module: str, scheme: IntScheme) -> QTensor:
@@ -117,6 +122,9 @@ class GptqSource(PackedFolderSource):
             zeros = unpack(self.read(f"{module}.qzeros").numpy(), bits).astype(np.int16)
             self._check_zeros(module, zeros, bits)
             fields["zero_point"] = np.ascontiguousarray((zeros + int(self._first) - half).T).astype(np.int8)
+        if scheme.ordered:
+            columns, groups = words.shape[1] * WORD // bits, fields["scale"].shape[1]
+            fields["group_index"] = self.groups(module, columns, groups).numpy().astype(np.int32)
         codes = (unpack(words, bits).astype(np.int16) - half).astype(np.int8)
         return QTensor(scheme=scheme, codes=codes, fields=fields)
 

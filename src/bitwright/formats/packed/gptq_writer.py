@@ -4,7 +4,7 @@ Per quantized matrix `<module>.weight` of shape [out, in], b of 2, 3, 4, 8 bits,
     <module>.qweight   I32  [in*b/32, out]   codes + 2^(b-1)
     <module>.qzeros    I32  [G, out*b/32]    zero points + 2^(b-1), less one in version 1
     <module>.scales    F16  [G, out]         w = scale * (code - zero_point)
-    <module>.g_idx     I32  [in]             group of each input, i // g: columns are never permuted in the file
+    <module>.g_idx     I32  [in]             group of each input: i // g, or what act-order found; rows are never moved
 Version 1 (`checkpoint_format: gptq`) cannot hold a zero point of 0; version 2 (`gptq_v2`) can. A symmetric grid has its
 zero in the middle, so version 1 holds it, and that is what most loaders read.
 
@@ -72,7 +72,8 @@ class GptqWriter(SafetensorsFolderWriter):
         scale_OG = value.fields["scale"].astype(np.float32)
         assert is_exact(scale_OG, "f16"), f"{module}: a scale is not representable in f16"
         words = pack(value.codes.astype(np.int16) + half, scheme.bits)
-        groups = np.arange(entry.shape[1], dtype="<i4") // (scheme.group_size or entry.shape[1])
+        regular = np.arange(entry.shape[1], dtype="<i4") // (scheme.group_size or entry.shape[1])
+        groups = value.fields.get("group_index", regular)
         return {
             f"{module}.qweight": np.ascontiguousarray(words.T).tobytes(),
             f"{module}.qzeros": pack(np.ascontiguousarray(zeros_OG.T), scheme.bits).tobytes(),
@@ -93,8 +94,8 @@ class GptqWriter(SafetensorsFolderWriter):
             "quant_method": "gptq",
             "checkpoint_format": self._plan.format,
             **_settings(main),
-            "desc_act": False,
-            "static_groups": self._plan.method == "gptq",
+            "desc_act": main.ordered,
+            "static_groups": self._plan.method == "gptq" and not main.ordered,
             "true_sequential": True,
             "lm_head": head,
             "pack_dtype": "int32",

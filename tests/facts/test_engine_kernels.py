@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
+from bitwright.core.plan import ArtifactFormat
 from bitwright.core.schemes import (
     ActivationScheme,
     CodebookScheme,
@@ -49,6 +52,9 @@ CASES: list[tuple[str, str, QuantScheme, tuple[int, int] | None, str, str]] = [
     (VLLM, "awq", w(4, 128, False), (8, 0), "Marlin", "widens"),
     (VLLM, "bitsandbytes", CodebookScheme(codebook="nf4"), (9, 0), "", "fails"),
     (VLLM, "gguf", GgmlScheme(type="Q4_K"), (9, 0), "", "fails"),
+    (VLLM, "fp8", COMPRESSED_TYPES["FP8_BLOCK"], (8, 6), "Marlin", "widens"),
+    (VLLM, "modelopt", COMPRESSED_TYPES["NVFP4"], (12, 0), "CUTLASS or FlashInfer FP4", "computes"),
+    (SGLANG, "modelopt", COMPRESSED_TYPES["MXFP8"], (10, 0), "", "fails"),
     (SGLANG, CT, w(3), (9, 0), "", "fails"),
     (SGLANG, CT, COMPRESSED_TYPES["MXFP4"], (10, 0), "", "fails"),
     (SGLANG, CT, COMPRESSED_TYPES["NVFP4"], (9, 0), "", "fails"),
@@ -74,7 +80,9 @@ def test_sizes_that_a_kernel_does_not_take() -> None:
 
 
 def test_every_format_is_spoken_of_and_every_row_is_met() -> None:
-    for format in ("gguf", CT, "gptq", "gptq_v2", "awq", "bitsandbytes"):
+    for format in get_args(ArtifactFormat):
+        if format == "safetensors":  # floats alone, which every engine runs
+            continue
         assert VLLM in engines_of(format)
     token = ActivationScheme(element="e4m3", scaling="token")
     schemes: list[QuantScheme] = [

@@ -39,10 +39,10 @@ def why_not_served(format: ArtifactFormat) -> str | None:
     """Why no engine on this machine serves a format, or `None` where one does."""
     if format == "gguf":
         return None
-    from bitwright.engines.vllm import METHODS, find_vllm
+    from bitwright.engines.vllm import find_vllm
 
-    if format.removesuffix("_v2") not in METHODS:
-        return f"`bitwright serve` starts no engine that loads {format}"
+    if format == "bitsandbytes":
+        return "`bitwright serve` starts no engine that loads bitsandbytes"
     return None if find_vllm() is not None else "vLLM is not installed here"
 
 

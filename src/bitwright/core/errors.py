@@ -78,6 +78,11 @@ def from_os_error(error: OSError, path: Path | str) -> BitwrightError:
             return EnvironmentFault(
                 f"no space left on the disk that holds {where}", hint="free some space, or choose another --out"
             )
+        case errno.EFBIG:
+            return EnvironmentFault(
+                f"{where} would be larger than this system lets a file be",
+                hint="raise the limit (`ulimit -f`), or choose an --out on a file system that takes larger files",
+            )
         case errno.EROFS | errno.EACCES | errno.EPERM:
             return EnvironmentFault(
                 f"cannot write {where}: {error.strerror}", hint="choose a folder that you may write to"

@@ -48,10 +48,12 @@ class FloatRows:
         raw = read_bytes(path, place, first * row_bytes, count * row_bytes).view(WIDENED[place.dtype])
         values = _widened(raw, place.dtype).reshape(count if place.shape else 1, *place.shape[1:])
         if not np.isfinite(values.max(initial=0)) or not np.isfinite(values.min(initial=0)):
-            bad = values.size - int(np.isfinite(values).sum())
+            lost = np.argwhere(~np.isfinite(values))
+            where = [int(index) for index in lost[0]]
+            where[0] += first
+            among = f"{values.size} values" + ("" if count == rows else f" of its rows {first} to {first + count - 1}")
             raise InputError(
-                f"`{name}` in `{path}` holds {bad} of {values.size} values that are NaN or infinite"
-                + ("" if count == rows else f" in its rows {first} to {first + count - 1}"),
+                f"`{name}` in `{path}` holds {len(lost)} of {among} that are NaN or infinite, the first at {where}",
                 hint="the checkpoint is damaged, or its training diverged; it cannot be quantized",
             )
         return values.reshape(place.shape) if count == rows else values

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from bitwright.calibration.identity import tokens_sha256
 from bitwright.core.atomic import atomic_file, sha256_file
 from bitwright.core.documents import Document, Record, read_document, to_json, write_document
-from bitwright.core.errors import EnvironmentFault, InputError, MismatchError, from_os_error
+from bitwright.core.errors import BitwrightError, EnvironmentFault, InputError, MismatchError, from_os_error
 from bitwright.core.plan import Plan
 from bitwright.core.provenance import version
 from bitwright.core.records import TensorRecord
@@ -75,7 +75,11 @@ class Job:
             ) from error
         self.state: JobState | None = None
         if (self.folder / JOB).exists():
-            state = read_document(JobState, self.folder / JOB)
+            try:
+                state = read_document(JobState, self.folder / JOB)
+            except BitwrightError:
+                self.close()
+                raise
             if state.identity != self._identity:
                 self.close()
                 raise MismatchError(

@@ -17,6 +17,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from bitwright.core.errors import InputError
@@ -75,15 +76,22 @@ def read_tensor(path: Path, entry: StoredTensor) -> torch.Tensor:
 
 
 def check_finite(tensor: torch.Tensor, name: str, path: Path) -> None:
-    """Raise `InputError` with the count when the tensor holds NaN or infinity.
+    """Raise `InputError` with the count and the first place when the tensor holds NaN or infinity.
 
     Least and greatest value carry NaN and infinity along, ten times faster than `isfinite`, which also makes several
     temporaries; slices keep those small when there is something to count.
     """
     if not tensor.numel() or torch.isfinite(torch.stack(torch.aminmax(tensor))).all():
         return
-    bad = sum(part.numel() - int(torch.isfinite(part).sum()) for part in torch.split(tensor.view(-1), CHECK_SLICE))
+    bad, first = 0, -1
+    starts = range(0, tensor.numel(), CHECK_SLICE)
+    for start, part in zip(starts, torch.split(tensor.view(-1), CHECK_SLICE), strict=True):
+        lost = torch.nonzero(~torch.isfinite(part))
+        if first < 0 and len(lost):
+            first = start + int(lost[0])
+        bad += len(lost)
+    where = [int(index) for index in np.unravel_index(first, tensor.shape or (1,))]
     raise InputError(
-        f"`{name}` in `{path}` holds {bad} of {tensor.numel()} values that are NaN or infinite",
+        f"`{name}` in `{path}` holds {bad} of {tensor.numel()} values that are NaN or infinite, the first at {where}",
         hint="the checkpoint is damaged, or its training diverged; it cannot be quantized",
     )

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitwright.core.schemes import GgmlScheme
-from bitwright.quantize import block_kernels
+from bitwright.quantize import block_fits, block_kernels
 from bitwright.quantize.ggml_grids import ggml_grid
 from bitwright.quantize.grid import grid_values, round_to_grid
 from bitwright.quantize.kquants import AFFINE_TYPES, SIGNED_TYPES
+from bitwright.quantize.lane_sums import LANES, turned
 from bitwright.quantize.level_blocks import IQ4_SHRINKS, MX_LEVELS
 from bitwright.tensors.ggml_values import IQ4_LEVELS
 from bitwright.tensors.qtensor import QTensor
@@ -60,35 +61,34 @@ def test_the_table_holds_the_nearest_level_everywhere_but_on_ties(levels: np.nda
 def test_the_signed_search_finds_what_the_plain_one_finds(seed: int) -> None:
     weight, importance = problem(seed)
     kind = SIGNED_TYPES["Q3_K"]
-    step, curvature = np.empty((2, 16), np.float32), np.empty((2, 16), np.float32)
+    step, curvature = np.empty((16, LANES), np.float32), np.empty((16, LANES), np.float32)
     block_kernels.search_uniform(
-        weight, importance, 16, np.float32(-4), np.float32(3), 2, kind.shrinks, step, curvature
+        turned(weight), importance, 16, np.float32(-4), np.float32(3), 2, kind.shrinks, step, curvature
     )
     for o, s in np.ndindex(2, 16):
         w, d = weight[o, s * 16 : s * 16 + 16], importance[s * 16 : s * 16 + 16]
         nearest = lambda x: np.clip(np.rint(x), -4, 3)  # noqa: E731
         best = plain_best(w, d, 4, kind.shrinks.astype(np.float64), nearest)
-        assert plain_loss(w, d, float(step[o, s]), nearest) <= best * (1 + 1e-3) + 1e-9
+        assert plain_loss(w, d, float(step[s, o]), nearest) <= best * (1 + 1e-3) + 1e-9
 
 
 @given(seeds)
 def test_the_codebook_search_finds_what_the_plain_one_finds(seed: int) -> None:
     weight, importance = problem(seed)
-    step, curvature = np.empty((2, 8), np.float32), np.empty((2, 8), np.float32)
-    table = block_kernels.level_table(IQ4_LEVELS)
-    block_kernels.search_levels(weight, importance, 32, table, IQ4_LEVELS[0], IQ4_SHRINKS, step, curvature)
+    step, curvature = np.empty((8, LANES), np.float32), np.empty((8, LANES), np.float32)
+    block_kernels.search_iq4(turned(weight), importance, 32, IQ4_SHRINKS, step, curvature)
     for o, s in np.ndindex(2, 8):
         w, d = weight[o, s * 32 : s * 32 + 32], importance[s * 32 : s * 32 + 32]
         best = plain_best(w, d, 127, IQ4_SHRINKS.astype(np.float64), nearest_level)
-        assert plain_loss(w, d, float(step[o, s]), nearest_level) <= best * (1 + 1e-3) + 1e-9
+        assert plain_loss(w, d, float(step[s, o]), nearest_level) <= best * (1 + 1e-3) + 1e-9
 
 
 @given(seeds)
 def test_the_affine_search_finds_what_the_plain_one_finds(seed: int) -> None:
     weight, importance = problem(seed)
     kind = AFFINE_TYPES["Q2_K"]
-    step, low = np.empty((2, 16), np.float32), np.empty((2, 16), np.float32)
-    block_kernels.search_affine(weight, importance, 16, np.float32(3), kind.shrinks, 2, step, low)
+    step, low = np.empty((16, LANES), np.float32), np.empty((16, LANES), np.float32)
+    block_kernels.search_affine(turned(weight), importance, 16, np.float32(3), kind.shrinks, 2, step, low)
     assert low.min() >= 0
     for o, s in np.ndindex(2, 16):
         w, d = (part[..., s * 16 : s * 16 + 16].astype(np.float64) for part in (weight[o], importance))
@@ -102,7 +102,7 @@ def test_the_affine_search_finds_what_the_plain_one_finds(seed: int) -> None:
                 a, b = (d * w * q).sum() / (d * q * q).sum(), 0.0
             if a > 0:
                 losses.append((d * (w - a * q - b) ** 2).sum())
-        a, b = float(step[o, s]), -float(low[o, s])
+        a, b = float(step[s, o]), -float(low[s, o])
         found = (d * (w - a * np.clip(np.rint((w - b) / a), 0, 3) - b) ** 2).sum()
         assert found <= min(losses) * (1 + 1e-3) + 1e-9
 
@@ -129,6 +129,48 @@ def test_small_integers_stay_in_their_bits(kind: str, name: str, low: int, high:
     fields = ggml_grid(*(problem(seed)[0], np.ones(256, np.float32)), kind)[1]
     assert int(np.asarray(fields[name]).min()) >= low
     assert int(np.asarray(fields[name]).max()) <= high
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_do_not_depend_on_their_neighbours(kind: str) -> None:
+    """Rows fill registers side by side; alone, and at any place among others, each has the same grid."""
+    weight, importance = problem(2, rows=LANES + 3, columns=512)
+    whole, fields = ggml_grid(weight, importance, kind)
+    for rows in (slice(0, 1), slice(5, 40), slice(LANES - 1, LANES + 2)):
+        grid, part = ggml_grid(weight[rows], importance, kind)
+        assert np.array_equal(grid.step_OG, whole.step_OG[rows])
+        assert np.array_equal(grid.offset_OG, whole.offset_OG[rows])
+        assert all(np.array_equal(np.asarray(part[name]), np.asarray(fields[name])[rows]) for name in fields)
+
+
+@given(seed=seeds)
+def test_the_pairs_of_integers_are_the_best_of_those_beside_the_nearest(seed: int) -> None:
+    weight, importance = problem(seed)
+    rng, sub, high, most = np.random.default_rng(seed), 32, 15, 63
+    w_OSI, d_SI = weight.reshape(2, 8, sub).astype(np.float64), importance.reshape(8, sub).astype(np.float64)
+    step = (np.ptp(w_OSI, axis=2) / high * rng.uniform(0.7, 1.2, (2, 8))).astype(np.float32)
+    low = (-w_OSI.min(axis=2) * rng.uniform(0.7, 1.2, (2, 8))).astype(np.float32)
+    d, dmin = (values.max(axis=1, keepdims=True) / most for values in (step, low))
+    found = [np.empty((8, LANES), np.uint8) for _ in range(2)] + [np.empty((1, LANES), np.float32) for _ in range(3)]
+    block_fits.fit_affine(
+        turned(weight), importance, sub, high, most, 1, turned(step), turned(low), turned(d), turned(dmin), *found
+    )
+    total = np.zeros(2)
+    for o, s in np.ndindex(2, 8):
+        w, weights = w_OSI[o, s], d_SI[s]
+        size = float((weights * w**2).sum())
+
+        def loss(scale: float, minimum: float, o: int = o, w: np.ndarray = w, d_I: np.ndarray = weights) -> float:
+            real, offset = scale * float(d[o, 0]), minimum * float(dmin[o, 0])
+            q = np.clip(np.rint((w + offset) / real), 0, high) if real > 0 else np.zeros_like(w)
+            return float((d_I * (w + offset - real * q) ** 2).sum())
+
+        near = (np.rint(step[o, s] / d[o, 0]), np.rint(low[o, s] / dmin[o, 0]))
+        beside = [[min(max(int(at) + by, 0), most) for by in (-1, 0, 1)] for at in near]
+        chosen = loss(float(found[0][s, o]), float(found[1][s, o]))
+        assert chosen <= min(loss(a, b) for a in beside[0] for b in beside[1]) + 1e-5 * size
+        total[o] += chosen - size
+    assert np.allclose(found[4][0, :2], total, rtol=1e-4, atol=1e-3)
 
 
 def test_importance_moves_the_error_to_where_it_counts_less() -> None:

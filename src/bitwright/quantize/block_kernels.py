@@ -1,11 +1,14 @@
-"""The compiled searches of ggml's blocks: a real step for every sub-block, then small integers under a shared factor.
+"""The compiled searches of ggml's blocks: a real step, or a step and a minimum, for every sub-block.
 
 Importance is one weight per input, [I]. A candidate step is scored by what is left when the step is the best one
 for its codes: Σ d·w² − (Σ d·w·q)² / Σ d·q², which needs no second pass. Codes are levels of a uniform grid (`low` …
-`high` around zero) or of a codebook of whole numbers, given as a table: all midpoints between whole levels lie on its
-edges, so that looking up is exact but for ties, and 7 times as fast as comparing with 15 midpoints.
-Rows are independent; the loops release the interpreter's lock. Sums are float32 within a sub-block, float64 beyond.
-Dimension key: O outputs · I inputs · N super-blocks · S sub-blocks · T table
+`high` around zero) or of a codebook of whole numbers.
+MXFP4, whose steps are powers of two, looks its few levels up in a table: all midpoints between whole levels lie on its
+edges, so that looking up is exact but for ties.
+Matrices come turned, [I, O], and steps go out turned, [S, O] (lane_sums.py). The loops release the interpreter's lock.
+
+Not here: small integers under a shared factor (block_fits.py).
+Dimension key: O outputs · I inputs · S sub-blocks · L lanes, rows side by side · T table
 """
 
 from __future__ import annotations
@@ -15,6 +18,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.quantize.kernels import BIG, TINY
+from bitwright.quantize.lane_sums import (
+    ALL,
+    CURVATURE,
+    LANES,
+    LOW,
+    LOWEST,
+    STEP,
+    TRIED_LOW,
+    affine_sums,
+    find_ends,
+    find_largest,
+    find_mean,
+    invert,
+    iq4_sums,
+    keep_pairs,
+    keep_steps,
+    shrunk_inverses,
+    uniform_sums,
+)
+from bitwright.tensors.ggml_values import IQ4_LEVELS
 
 HALF_TABLE = 256  # a table of levels holds, for x = -128, -127.5 … 127.5, the level nearest to x + 1/4
 PER_UNIT = 2
@@ -27,15 +50,68 @@ def level_table(levels_K: NDArray[np.float32]) -> NDArray[np.float32]:
     return table_T
 
 
-@numba.njit(inline="always", fastmath=True)
-def uniform_sums(w, d, inverse, low, high):
-    cross, square = np.float32(0), np.float32(0)
-    for i in range(len(w)):
-        q = min(max(np.rint(w[i] * inverse), low), high)
-        part = d[i] * q
-        cross += part * w[i]
-        square += part * q
-    return cross, square
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def search_uniform(weight_IO, importance_I, sub, low, high, signs, shrinks, step_SO, curvature_SO):
+    """Steps of either sign (of one with `signs` 1), and how fast the loss rises around them; 0 where all is zero."""
+    count, rows = step_SO.shape
+    r = np.empty(ALL, dtype=np.float32)
+    for start in range(0, rows, LANES):
+        for s in range(count):
+            find_largest(weight_IO, s * sub, sub, start, r)
+            for candidate in range(signs * len(shrinks) + 1):
+                if candidate < signs * len(shrinks):
+                    reach = -low if candidate < len(shrinks) else low
+                    shrunk_inverses(reach, shrinks[candidate % len(shrinks)], r)
+                else:
+                    invert(STEP, r)  # the best step may move codes once more
+                uniform_sums(weight_IO, importance_I, s * sub, sub, start, low, high, r)
+                keep_steps(r)
+            step_SO[s, start : start + LANES] = r[STEP : STEP + LANES]
+            curvature_SO[s, start : start + LANES] = r[CURVATURE : CURVATURE + LANES]
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def search_iq4(weight_IO, importance_I, sub, shrinks, step_SO, curvature_SO):
+    """The same for the levels of IQ4, the lowest being the farthest from zero."""
+    count, rows = step_SO.shape
+    r = np.empty(ALL, dtype=np.float32)
+    for start in range(0, rows, LANES):
+        for s in range(count):
+            find_largest(weight_IO, s * sub, sub, start, r)
+            for candidate in range(2 * len(shrinks) + 1):
+                if candidate < 2 * len(shrinks):
+                    reach = -IQ4_LEVELS[0] if candidate < len(shrinks) else IQ4_LEVELS[0]
+                    shrunk_inverses(reach, shrinks[candidate % len(shrinks)], r)
+                else:
+                    invert(STEP, r)  # the best step may move codes once more
+                iq4_sums(weight_IO, importance_I, s * sub, sub, start, r)
+                keep_steps(r)
+            step_SO[s, start : start + LANES] = r[STEP : STEP + LANES]
+            curvature_SO[s, start : start + LANES] = r[CURVATURE : CURVATURE + LANES]
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def search_affine(weight_IO, importance_I, sub, top, shrinks, rounds, step_SO, low_SO):
+    """Steps and lows (minus the minimum, at least zero) for codes 0 … `top`."""
+    count, rows = step_SO.shape
+    r = np.empty(ALL, dtype=np.float32)
+    for start in range(0, rows, LANES):
+        for s in range(count):
+            mass = find_mean(weight_IO, importance_I, s * sub, sub, start, r)
+            find_ends(weight_IO, s * sub, sub, start, r)
+            for candidate in range(len(shrinks) + rounds):
+                if candidate < len(shrinks):
+                    shrunk_inverses(top, shrinks[candidate], r)
+                    for lane in range(LANES):
+                        r[TRIED_LOW + lane] = -r[LOWEST + lane]
+                else:  # the best pair may move codes once more
+                    invert(STEP, r)
+                    for lane in range(LANES):
+                        r[TRIED_LOW + lane] = r[LOW + lane]
+                affine_sums(weight_IO, importance_I, s * sub, sub, start, top, r)
+                keep_pairs(mass, r)
+            step_SO[s, start : start + LANES] = r[STEP : STEP + LANES]
+            low_SO[s, start : start + LANES] = r[LOW : LOW + LANES]
 
 
 @numba.njit(inline="always", fastmath=True)
@@ -45,132 +121,11 @@ def level_of(x, table_T):
 
 
 @numba.njit(inline="always", fastmath=True)
-def level_sums(w, d, inverse, table_T):
-    cross, square = np.float32(0), np.float32(0)
-    for i in range(len(w)):
-        q = level_of(w[i] * inverse, table_T)
-        part = d[i] * q
-        cross += part * w[i]
-        square += part * q
-    return cross, square
-
-
-@numba.njit(inline="always", fastmath=True)
 def largest_of(w):
     largest = np.float32(0)
     for i in range(len(w)):
         largest = max(largest, abs(w[i]))
     return largest
-
-
-@numba.njit(cache=True, nogil=True, fastmath=True)
-def search_uniform(weight_OI, importance_I, sub, low, high, signs, shrinks, step_OS, curvature_OS):
-    rows, count = step_OS.shape
-    for o in range(rows):
-        for s in range(count):
-            w = weight_OI[o, s * sub : s * sub + sub]
-            d = importance_I[s * sub : s * sub + sub]
-            largest = largest_of(w)
-            step_OS[o, s] = curvature_OS[o, s] = 0
-            if largest < TINY:
-                continue
-            best = np.float32(0)
-            for sign in range(signs):
-                full = -low / largest if sign == 0 else low / largest
-                for c in range(len(shrinks)):
-                    cross, square = uniform_sums(w, d, full / shrinks[c], low, high)
-                    if square > 0 and cross * cross > best * square:
-                        best = cross * cross / square
-                        step_OS[o, s], curvature_OS[o, s] = cross / square, square
-            if step_OS[o, s] != 0:  # the best step may move codes once more
-                cross, square = uniform_sums(w, d, np.float32(1) / step_OS[o, s], low, high)
-                if square > 0 and cross * cross > best * square:
-                    step_OS[o, s], curvature_OS[o, s] = cross / square, square
-
-
-@numba.njit(inline="always", fastmath=True)
-def affine_sums(w, d, inverse, lowest, top):
-    code, square, cross = np.float32(0), np.float32(0), np.float32(0)
-    for i in range(len(w)):
-        q = min(max(np.rint((w[i] - lowest) * inverse), np.float32(0)), top)
-        part = d[i] * q
-        code += part
-        square += part * q
-        cross += part * w[i]
-    return code, square, cross
-
-
-@numba.njit(inline="always", fastmath=True)
-def affine_best(code, square, cross, mass, mean):
-    """Least-squares step and minimum ≤ 0 for given codes, and how much of Σ d·w² they explain."""
-    determinant = mass * square - code * code
-    if determinant > TINY:
-        minimum = (square * mean - code * cross) / determinant
-        if minimum <= 0:
-            step = (mass * cross - code * mean) / determinant
-            return step, minimum, step * cross + minimum * mean
-    step = cross / square if square > 0 else np.float32(0)
-    return step, np.float32(0), step * cross
-
-
-@numba.njit(cache=True, nogil=True, fastmath=True)
-def search_affine(weight_OI, importance_I, sub, top, shrinks, rounds, step_OS, low_OS):
-    """Steps and lows (minus the minimum, at least zero) for codes 0 … `top`."""
-    rows, count = step_OS.shape
-    for o in range(rows):
-        for s in range(count):
-            w = weight_OI[o, s * sub : s * sub + sub]
-            d = importance_I[s * sub : s * sub + sub]
-            lowest, highest = np.float32(0), np.float32(0)
-            mass, mean = np.float32(0), np.float32(0)
-            for i in range(sub):
-                lowest, highest = min(lowest, w[i]), max(highest, w[i])
-                mass += d[i]
-                mean += d[i] * w[i]
-            step_OS[o, s] = low_OS[o, s] = 0
-            if highest - lowest < TINY:
-                continue
-            best = np.float32(0)
-            for c in range(len(shrinks)):
-                inverse = top / ((highest - lowest) * shrinks[c])
-                code, square, cross = affine_sums(w, d, inverse, lowest, top)
-                step, minimum, explained = affine_best(code, square, cross, mass, mean)
-                if explained > best and step > 0:
-                    best, step_OS[o, s], low_OS[o, s] = explained, step, -minimum
-            for _ in range(rounds):  # the best pair may move codes once more
-                if step_OS[o, s] <= 0:
-                    break
-                inverse = np.float32(1) / step_OS[o, s]
-                code, square, cross = affine_sums(w, d, inverse, -low_OS[o, s], top)
-                step, minimum, explained = affine_best(code, square, cross, mass, mean)
-                if explained <= best or step <= 0:
-                    break
-                best, step_OS[o, s], low_OS[o, s] = explained, step, -minimum
-
-
-@numba.njit(cache=True, nogil=True, fastmath=True)
-def search_levels(weight_OI, importance_I, sub, table_T, lowest, shrinks, step_OS, curvature_OS):
-    rows, count = step_OS.shape
-    for o in range(rows):
-        for s in range(count):
-            w = weight_OI[o, s * sub : s * sub + sub]
-            d = importance_I[s * sub : s * sub + sub]
-            largest = largest_of(w)
-            step_OS[o, s] = curvature_OS[o, s] = 0
-            if largest < TINY:
-                continue
-            best = np.float32(0)
-            for sign in range(2):
-                full = -lowest / largest if sign == 0 else lowest / largest
-                for c in range(len(shrinks)):
-                    cross, square = level_sums(w, d, full / shrinks[c], table_T)
-                    if square > 0 and cross * cross > best * square:
-                        best = cross * cross / square
-                        step_OS[o, s], curvature_OS[o, s] = cross / square, square
-            if step_OS[o, s] != 0:
-                cross, square = level_sums(w, d, np.float32(1) / step_OS[o, s], table_T)
-                if square > 0 and cross * cross > best * square:
-                    step_OS[o, s], curvature_OS[o, s] = cross / square, square
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
@@ -197,87 +152,3 @@ def search_powers(weight_OI, importance_I, sub, table_T, first, tries, exponent_
                 if loss < best:
                     best = loss
                     exponent_OS[o, s] = e
-
-
-@numba.njit(cache=True, nogil=True, fastmath=True)
-def choose_factors(value_OS, curvature_OS, per_super, low, high, shrinks, factor_ON):
-    """The factor d of each super-block with the least Σ curvature · (value − d · integer)²; the largest value sets its
-    sign so that it falls on the farther end of the integers, [low, high]."""
-    rows, supers = factor_ON.shape
-    for o in range(rows):
-        for n in range(supers):
-            values = value_OS[o, n * per_super : (n + 1) * per_super]
-            curvature = curvature_OS[o, n * per_super : (n + 1) * per_super]
-            extreme = np.float32(0)
-            for s in range(per_super):
-                if abs(values[s]) > abs(extreme):
-                    extreme = values[s]
-            full = extreme / (low if -low > high else high)
-            factor_ON[o, n] = full
-            if abs(extreme) < TINY:
-                continue
-            best = np.float32(0)
-            for c in range(len(shrinks)):
-                inverse = np.float32(1) / (full * shrinks[c])
-                cross, square = uniform_sums(values, curvature, inverse, low, high)
-                if square > 0 and cross * cross > best * square:
-                    best = cross * cross / square
-                    factor_ON[o, n] = cross / square
-
-
-@numba.njit(cache=True, nogil=True, fastmath=True)
-def fit_uniform(weight_OI, importance_I, sub, low, high, reach, ends, step_OS, d_ON, scales_OS, next_d_ON, loss_ON):
-    rows, supers = d_ON.shape
-    per_super = step_OS.shape[1] // supers
-    for o in range(rows):
-        for n in range(supers):
-            d = d_ON[o, n]
-            total, square_sum, cross_sum = np.float32(0), 0.0, 0.0
-            for s in range(n * per_super, (n + 1) * per_super):
-                w = weight_OI[o, s * sub : s * sub + sub]
-                importance = importance_I[s * sub : s * sub + sub]
-                near = int(np.rint(step_OS[o, s] / d)) if d != 0 else 0
-                near = min(max(near, ends[0]), ends[1])
-                best, best_scale, best_cross, best_square = BIG, 0, np.float32(0), np.float32(0)
-                for scale in range(max(near - reach, ends[0]), min(near + reach, ends[1]) + 1):
-                    step = d * np.float32(scale)
-                    inverse = np.float32(1) / step if step != 0 else np.float32(0)
-                    cross, square = uniform_sums(w, importance, inverse, low, high)
-                    loss = step * (step * square - np.float32(2) * cross)  # without Σ d·w², the same for all
-                    if loss < best:
-                        best, best_scale, best_cross, best_square = loss, scale, cross, square
-                scales_OS[o, s] = best_scale
-                total += best
-                square_sum += best_square * np.float32(best_scale) * np.float32(best_scale)
-                cross_sum += best_cross * np.float32(best_scale)
-            loss_ON[o, n] = total
-            next_d_ON[o, n] = cross_sum / square_sum if square_sum > 0 and cross_sum * d > 0 else d
-
-
-@numba.njit(cache=True, nogil=True, fastmath=True)
-def fit_levels(weight_OI, importance_I, sub, table_T, reach, ends, step_OS, d_ON, scales_OS, next_d_ON, loss_ON):
-    rows, supers = d_ON.shape
-    per_super = step_OS.shape[1] // supers
-    for o in range(rows):
-        for n in range(supers):
-            d = d_ON[o, n]
-            total, square_sum, cross_sum = np.float32(0), 0.0, 0.0
-            for s in range(n * per_super, (n + 1) * per_super):
-                w = weight_OI[o, s * sub : s * sub + sub]
-                importance = importance_I[s * sub : s * sub + sub]
-                near = int(np.rint(step_OS[o, s] / d)) if d != 0 else 0
-                near = min(max(near, ends[0]), ends[1])
-                best, best_scale, best_cross, best_square = BIG, 0, np.float32(0), np.float32(0)
-                for scale in range(max(near - reach, ends[0]), min(near + reach, ends[1]) + 1):
-                    step = d * np.float32(scale)
-                    inverse = np.float32(1) / step if step != 0 else np.float32(0)
-                    cross, square = level_sums(w, importance, inverse, table_T)
-                    loss = step * (step * square - np.float32(2) * cross)
-                    if loss < best:
-                        best, best_scale, best_cross, best_square = loss, scale, cross, square
-                scales_OS[o, s] = best_scale
-                total += best
-                square_sum += best_square * np.float32(best_scale) * np.float32(best_scale)
-                cross_sum += best_cross * np.float32(best_scale)
-            loss_ON[o, n] = total
-            next_d_ON[o, n] = cross_sum / square_sum if square_sum > 0 and cross_sum * d > 0 else d

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bitwright.quantize import block_kernels, kernels
 from bitwright.quantize.grid import Grid
+from bitwright.quantize.lane_sums import turned, turned_back
 from bitwright.tensors.qtensor import Float32
 
 SHRINKS = np.linspace(0.35, 1.1, 24, dtype=np.float32)  # of the min-max scale; tried with either sign
@@ -37,11 +38,13 @@ def symmetric_grid(
     weight_OI: Float32, importance_I: Float32, *, group_size: int, low: int, high: int, dtype: str, signed: bool = True
 ) -> Grid:
     """Steps for codes in [low, high] around zero."""
-    step_OG = np.empty((weight_OI.shape[0], weight_OI.shape[1] // group_size), dtype=np.float32)
+    weight_IO = turned(weight_OI)
+    step_GO = np.empty((weight_IO.shape[0] // group_size, weight_IO.shape[1]), dtype=np.float32)
     block_kernels.search_uniform(
-        weight_OI, importance_I, group_size, np.float32(low), np.float32(high), 2 if signed else 1, SHRINKS,
-        step_OG, np.empty_like(step_OG),
+        weight_IO, importance_I, group_size, np.float32(low), np.float32(high), 2 if signed else 1, SHRINKS,
+        step_GO, np.empty_like(step_GO),
     )  # fmt: skip
+    step_OG = turned_back(step_GO, len(weight_OI))
     zeros = np.zeros_like(step_OG)
     return Grid(
         step_OG=round_scale(step_OG, dtype), zero_OG=zeros, offset_OG=zeros, group_size=group_size, low=low, high=high

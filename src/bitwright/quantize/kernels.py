@@ -78,65 +78,6 @@ def search_affine(weight_OI, importance_I, group, levels, free_sign, whole_zero,
             minimum_OG[o, g] = best_minimum
 
 
-@numba.njit(inline="always", fastmath=True)
-def affine_loss(w, d, step, low, top):
-    loss = np.float32(0)
-    inverse = np.float32(1) / step if step > 0 else np.float32(0)
-    for i in range(len(w)):
-        q = min(max(np.rint((w[i] + low) * inverse), np.float32(0)), top)
-        e = w[i] - (step * q - low)
-        loss += d[i] * e * e
-    return loss
-
-
-@numba.njit(cache=True, nogil=True, fastmath=True)
-def fit_affine(
-    weight_OI, importance_I, sub, high, most,
-    step_OS, low_OS, d_ON, dmin_ON, scales_OS, mins_OS, next_d_ON, next_dmin_ON, loss_ON,
-):  # fmt: skip
-    rows, supers = d_ON.shape
-    per_super = step_OS.shape[1] // supers
-    top = np.float32(high)
-    for o in range(rows):
-        for n in range(supers):
-            d, dmin = d_ON[o, n], dmin_ON[o, n]
-            total = np.float32(0)
-            aa, ab, bb, aw, bw = 0.0, 0.0, 0.0, 0.0, 0.0
-            for s in range(n * per_super, (n + 1) * per_super):
-                w = weight_OI[o, s * sub : s * sub + sub]
-                importance = importance_I[s * sub : s * sub + sub]
-                near_scale = int(np.rint(step_OS[o, s] / d)) if d > 0 else 0
-                near_min = int(np.rint(low_OS[o, s] / dmin)) if dmin > 0 else 0
-                best, best_scale, best_min = BIG, 0, 0
-                for scale in range(max(near_scale - 1, 0), min(near_scale + 1, most) + 1):
-                    for minimum in range(max(near_min - 1, 0), min(near_min + 1, most) + 1):
-                        loss = affine_loss(w, importance, d * np.float32(scale), dmin * np.float32(minimum), top)
-                        if loss < best:
-                            best, best_scale, best_min = loss, scale, minimum
-                scales_OS[o, s], mins_OS[o, s] = best_scale, best_min
-                total += best
-                step, low = d * np.float32(best_scale), dmin * np.float32(best_min)
-                inverse = np.float32(1) / step if step > 0 else np.float32(0)
-                for i in range(sub):
-                    q = min(max(np.rint((w[i] + low) * inverse), np.float32(0)), top)
-                    a, b = np.float32(best_scale) * q, -np.float32(best_min)
-                    aa += importance[i] * a * a
-                    ab += importance[i] * a * b
-                    bb += importance[i] * b * b
-                    aw += importance[i] * a * w[i]
-                    bw += importance[i] * b * w[i]
-            loss_ON[o, n] = total
-            determinant = aa * bb - ab * ab
-            next_d_ON[o, n], next_dmin_ON[o, n] = d, dmin
-            if determinant > 1e-12 * aa * bb and aa > 0 and bb > 0:
-                solved_d = (aw * bb - bw * ab) / determinant
-                solved_dmin = (bw * aa - aw * ab) / determinant
-                if solved_d > 0 and solved_dmin >= 0:
-                    next_d_ON[o, n], next_dmin_ON[o, n] = solved_d, solved_dmin
-            elif aa > 0 and aw > 0:
-                next_d_ON[o, n] = aw / aa
-
-
 @numba.njit(cache=True, nogil=True, fastmath={"contract"})
 def round_block(part_OB, upper_BB, group_B, step_OG, zero_OG, offset_OG, low, high, codes_OB, error_OB):
     rows, columns = part_OB.shape

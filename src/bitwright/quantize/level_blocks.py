@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from bitwright.quantize import block_kernels
+from bitwright.quantize import block_fits, block_kernels
 from bitwright.quantize.grid import Grid
 from bitwright.quantize.integer import round_scale
+from bitwright.quantize.lane_sums import turned, turned_back
 from bitwright.quantize.superblocks import SUPER, fitted_scales
 from bitwright.tensors.ggml_values import E2M1_DOUBLED, IQ4_LEVELS, e8m0_halves
 from bitwright.tensors.qtensor import Array, Float32
 
 BLOCK = 32
-IQ4_SHRINKS = np.linspace(0.75, 1.2, 13, dtype=np.float32)  # of the step that maps the largest weight to -127
+IQ4_SHRINKS = np.linspace(0.75, 1.2, 9, dtype=np.float32)  # of the step that maps the largest weight to -127
 IQ4_ENDS, IQ4_REACH = (-32, 31), 1
-IQ4_TABLE = block_kernels.level_table(IQ4_LEVELS)
 # Doubled E2M1 reaches 12 = 1.5 · 2^3: exponents of halved scales, counted from that of the largest weight
 MX_FIRST, MX_TRIES = -4, 3
 MX_BIAS = 128
@@ -32,21 +32,23 @@ MX_TABLE = block_kernels.level_table(MX_LEVELS)
 
 def iq4_nl(weight_OI: Float32, importance_I: Float32) -> tuple[Grid, dict[str, Array]]:
     """Grid and stored fields of IQ4_NL."""
-    step_OS = round_scale(_iq4_steps(weight_OI, importance_I)[0], "f16")
+    step_OS = round_scale(turned_back(_iq4_steps(turned(weight_OI), importance_I)[0], len(weight_OI)), "f16")
     return Grid.of_levels(step_OS, IQ4_LEVELS, group_size=BLOCK), {"d": step_OS.astype(np.float16)}
 
 
 def iq4_xs(weight_OI: Float32, importance_I: Float32) -> tuple[Grid, dict[str, Array]]:
     """Grid and stored fields of IQ4_XS."""
-    step_OS, curvature_OS = _iq4_steps(weight_OI, importance_I)
+    weight_IO = turned(weight_OI)
+    step_SO, curvature_SO = _iq4_steps(weight_IO, importance_I)
 
-    def fit(d_ON: Float32, scales_OS: Array, next_d_ON: Float32, loss_ON: Float32) -> None:
-        block_kernels.fit_levels(
-            weight_OI, importance_I, BLOCK, IQ4_TABLE, IQ4_REACH, IQ4_ENDS, step_OS, d_ON,
-            scales_OS, next_d_ON, loss_ON,
+    def fit(d_NO: Float32, scales_SO: Array, next_d_NO: Float32, loss_NO: Float32) -> None:
+        block_fits.fit_iq4(
+            weight_IO, importance_I, BLOCK, IQ4_REACH, IQ4_ENDS, step_SO, d_NO,
+            scales_SO, next_d_NO, loss_NO,
         )  # fmt: skip
 
-    d_ON, scales_OS = fitted_scales(step_OS, curvature_OS, SUPER // BLOCK, IQ4_ENDS, fit)
+    d_NO, scales_SO = fitted_scales(step_SO, curvature_SO, SUPER // BLOCK, IQ4_ENDS, fit)
+    d_ON, scales_OS = turned_back(d_NO, len(weight_OI)), turned_back(scales_SO, len(weight_OI))
     step = np.repeat(d_ON, SUPER // BLOCK, axis=1) * scales_OS.astype(np.float32)
     grid = Grid.of_levels(step, IQ4_LEVELS, group_size=BLOCK)
     return grid, {"d": d_ON.astype(np.float16), "scales": scales_OS}
@@ -71,11 +73,9 @@ def mxfp4(weight_OI: Float32, importance_I: Float32) -> tuple[Grid, dict[str, Ar
     return grid, {"e": stored_OS}
 
 
-def _iq4_steps(weight_OI: Float32, importance_I: Float32) -> tuple[Float32, Float32]:
-    """Real steps of either sign, and how fast the loss rises around them."""
-    shape = (weight_OI.shape[0], weight_OI.shape[1] // BLOCK)
-    step_OS, curvature_OS = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
-    block_kernels.search_levels(
-        weight_OI, importance_I, BLOCK, IQ4_TABLE, IQ4_LEVELS[0], IQ4_SHRINKS, step_OS, curvature_OS
-    )
-    return step_OS, curvature_OS
+def _iq4_steps(weight_IO: Float32, importance_I: Float32) -> tuple[Float32, Float32]:
+    """Real steps of either sign, and how fast the loss rises around them, [S, O] each."""
+    shape = (weight_IO.shape[0] // BLOCK, weight_IO.shape[1])
+    step_SO, curvature_SO = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
+    block_kernels.search_iq4(weight_IO, importance_I, BLOCK, IQ4_SHRINKS, step_SO, curvature_SO)
+    return step_SO, curvature_SO

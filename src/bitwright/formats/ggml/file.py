@@ -32,6 +32,7 @@ from bitwright.facts.checkpoint import is_gguf
 from bitwright.facts.families import FAMILIES, gguf_tensor
 from bitwright.formats.ggml.blocks import pack
 from bitwright.formats.ggml.carry import carry_metadata
+from bitwright.formats.ggml.keys import KeyWriter
 from bitwright.formats.ggml.metadata import ROPE_TENSOR, add_hyperparameters, file_type, rope_factors, rope_parameters
 from bitwright.formats.ggml.names import architecture, permutation, rotary_heads, to_gguf
 from bitwright.formats.ggml.summary import SUMMARY_KEY, padded
@@ -81,7 +82,7 @@ class GgufWriter:
 
     def layouts(self) -> tuple[FileLayout, ...]:
         """The one file, `model-<type>.gguf`."""
-        writer = gguf.GGUFWriter(None, architecture(self.plan.model.family))
+        writer = KeyWriter(None, architecture(self.plan.model.family))
         self._add_metadata(writer)
         regions: dict[str, tuple[int, int]] = {}
         at = 0

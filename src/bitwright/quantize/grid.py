@@ -11,6 +11,7 @@ Dimension key: O outputs · I inputs · G groups along I · K levels
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,14 +49,14 @@ class Grid:
             levels_K=levels_K, stored_K=stored_K,
         )  # fmt: skip
 
-    def stored_codes(self, codes_OI: NDArray[np.int16]) -> NDArray[np.int16] | NDArray[np.uint8]:
+    def stored_codes(self, codes_OI: NDArray[Any]) -> NDArray[Any]:
         """What the file holds for the codes of this grid."""
         return codes_OI if self.stored_K is None else self.stored_K[codes_OI]
 
 
-def round_to_grid(weight_OI: Float32, grid: Grid) -> NDArray[np.int16]:
+def round_to_grid(weight_OI: Float32, grid: Grid, dtype: type[np.generic] = np.int16) -> NDArray[Any]:
     """The nearest code for every weight, [O, I]."""
-    codes_OI: NDArray[np.int16] = np.empty(weight_OI.shape, dtype=np.int16)
+    codes_OI: NDArray[Any] = np.empty(weight_OI.shape, dtype=dtype)
     if grid.levels_K is not None:
         level_kernels.round_nearest(
             weight_OI, grid.step_OG, grid.group_size, level_kernels.midpoints(grid.levels_K), codes_OI
@@ -74,7 +75,16 @@ def round_to_grid(weight_OI: Float32, grid: Grid) -> NDArray[np.int16]:
     return codes_OI
 
 
-def grid_values(codes_OI: NDArray[np.int16], grid: Grid) -> Float32:
+def squared_errors(weight_OI: Float32, codes_OI: NDArray[Any], grid: Grid) -> tuple[float, float]:
+    """Squared sums of the errors and of the weights."""
+    if grid.levels_K is None:
+        error, size = kernels.measure(weight_OI, codes_OI, grid.step_OG, grid.zero_OG, grid.offset_OG, grid.group_size)
+        return float(error), float(size)
+    error_OI = weight_OI - grid_values(codes_OI, grid)
+    return float(np.vdot(error_OI, error_OI)), float(np.vdot(weight_OI, weight_OI))
+
+
+def grid_values(codes_OI: NDArray[Any], grid: Grid) -> Float32:
     """The value of every code, float32 [O, I]."""
     if grid.levels_K is not None:
         of_levels: Float32 = np.repeat(grid.step_OG, grid.group_size, axis=1) * grid.levels_K[codes_OI]

@@ -25,6 +25,25 @@ def round_nearest(weight_OI, step_OG, zero_OG, offset_OG, group, low, high, code
                 codes_OI[o, i] = min(max(level, low), high)
 
 
+@numba.njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
+def measure(weight_OI, codes_OI, step_OG, zero_OG, offset_OG, group):
+    """Σ error² and Σ weight² of codes on a grid."""
+    rows, columns = weight_OI.shape
+    error, size = 0.0, 0.0
+    for o in range(rows):
+        for g in range(columns // group):
+            step, zero, offset = step_OG[o, g], zero_OG[o, g], offset_OG[o, g]
+            w, codes = weight_OI[o, g * group : (g + 1) * group], codes_OI[o, g * group : (g + 1) * group]
+            part, whole = np.float32(0), np.float32(0)
+            for i in range(group):
+                off = w[i] - (step * (np.float32(codes[i]) - zero) + offset)
+                part += off * off
+                whole += w[i] * w[i]
+            error += part
+            size += whole
+    return error, size
+
+
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def search_affine(weight_OI, importance_I, group, levels, free_sign, whole_zero, step_OG, minimum_OG):
     rows, columns = weight_OI.shape

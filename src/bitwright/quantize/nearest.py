@@ -6,13 +6,13 @@ fraction of a second. Dimension key: O outputs · I inputs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from bitwright.core.schemes import QuantScheme
+from bitwright.core.schemes import GgmlScheme, QuantScheme
+from bitwright.quantize.ggml_grids import ggml_grid
+from bitwright.quantize.grid import round_to_grid, squared_errors
 from bitwright.quantize.grids import code_type, find_grid, matrix_fields, nearest_codes
-from bitwright.tensors.qtensor import Array, Float32, QTensor
+from bitwright.tensors.qtensor import Float32, QTensor
 
 IMPORTANCE_FLOOR = 0.01  # of the mean: an input that calibration never excited still counts
 
@@ -29,18 +29,17 @@ def relative(mean_squares_I: Float32) -> Float32:
 
 def round_weighted(weight_OI: Float32, weights_I: Float32, scheme: QuantScheme) -> QTensor:
     """The scale search and the nearest codes, in this thread: errors of input i count `weights_I[i]` times."""
-    return round_rows(weight_OI, weights_I, scheme, matrix_fields(weight_OI, scheme, None))
-
-
-def round_rows(weight_OI: Float32, weights_I: Float32, scheme: QuantScheme, shared: Mapping[str, Array]) -> QTensor:
-    """The same for some rows of a matrix whose own fields are `shared`."""
+    shared = matrix_fields(weight_OI, scheme, None)
     grid, fields = find_grid(weight_OI, weights_I, scheme, shared)
     fields = {**fields, **shared}
     codes_OI = nearest_codes(weight_OI, grid, scheme, fields).astype(code_type(scheme))
     return QTensor(scheme=scheme, codes=codes_OI, fields=fields)
 
 
-def squared_errors(weight_OI: Float32, decoded_OI: Float32) -> tuple[float, float]:
-    """Squared sum of the errors and of the weights."""
-    error_OI = weight_OI - decoded_OI
-    return float(np.vdot(error_OI, error_OI)), float(np.vdot(weight_OI, weight_OI))
+def round_measured(weight_OI: Float32, weights_I: Float32, kind: str) -> tuple[QTensor, float, float]:
+    """The same for rows of a ggml type, with the squared sums of their errors and of themselves."""
+    scheme = GgmlScheme(type=kind)
+    grid, fields = ggml_grid(weight_OI, weights_I, kind)
+    codes_OI = round_to_grid(weight_OI, grid, code_type(scheme))
+    error, size = squared_errors(weight_OI, codes_OI, grid)
+    return QTensor(scheme=scheme, codes=grid.stored_codes(codes_OI), fields=fields), error, size

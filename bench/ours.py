@@ -15,6 +15,9 @@ import numpy as np
 
 from process import Measured, run
 
+# Numba and the BLAS behind torch each read a variable of their own.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -46,14 +49,28 @@ def quantize(
             *("--calibration", str(calibration), "--samples", str(samples), "--length", str(length), "--seed", "0"),
         ]
         resumed = out.exists()
-        # Numba and the BLAS behind torch each read a variable of their own.
-        limits = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+        limits = dict.fromkeys(THREAD_VARIABLES, str(threads))
         measured: Measured = run(command, log=out.with_name(out.name + ".log"), environment=limits)
         if not resumed:
             cost_file.write_text(json.dumps(measured.document()) + "\n", encoding="utf-8")
     record = json.loads((out / "quant.json").read_text(encoding="utf-8"))
     cost = json.loads(cost_file.read_text()) if cost_file.exists() else None
     return Run(_artifact(out), cost, record["calibration_sha256"])
+
+
+def quantize_plain(
+    model: Path, out: Path, kind: str, imatrix: Path, threads: int
+) -> tuple[Path, dict[str, float | int]]:
+    """The file that the weighted search alone makes from an importance matrix, and what the whole process cost."""
+    if out.exists():
+        shutil.rmtree(out)
+    command = [
+        *(sys.executable, "-m", "bitwright", "quantize", str(model), "--out", str(out), "--format", "gguf"),
+        *("--type", kind, "--method", "rtn", "--imatrix", str(imatrix), "--quiet"),
+    ]
+    limits = dict.fromkeys(THREAD_VARIABLES, str(threads))
+    measured = run(command, log=out.with_name(out.name + ".log"), environment=limits)
+    return _artifact(out), measured.document()
 
 
 def _artifact(out: Path) -> Path:

@@ -7,12 +7,18 @@ Files are compared tensor by tensor with the `gguf` library, and judged by `benc
 Accepted when, for every preset, tensor types are equal and the file sizes differ by at most 0.1 %; KL is at most
 --kl-limit times the peer's on the first text and --kl-limit-other on the others (the preset named by --strict), and
 below the peer's for all other presets. Exit code 1 when a line fails.
+
+--plain compares the weighted search alone: both tools read the same importance matrix and nothing is fed back. Each
+tool is run --repeats times in turn, whole processes from start to exit on --threads threads; medians of wall and
+processor seconds are compared. Accepted when KL is at most --plain-kl times the peer's and both kinds of seconds at most
+--plain-time times.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 from collections import Counter
 from pathlib import Path
@@ -22,8 +28,8 @@ import torch
 from gguf import GGUFReader
 
 from judge import judge, named_paths, ratio_with_error, sha256
-from ours import Run, digest, quantize
-from peers.llama_quantize import LlamaCpp, cost, imatrix_file, quantized_file
+from ours import Run, digest, quantize, quantize_plain
+from peers.llama_quantize import LlamaCpp, cost, imatrix_file, quantize_again, quantized_file
 from tokens import check_imatrix_log, cut, encode
 
 SIZE_TOLERANCE = 1e-3
@@ -73,6 +79,15 @@ def acceptance(presets: dict[str, Any], arguments: argparse.Namespace) -> list[d
             different = len(found["files"]["types_different"])
             line(f"{kind}: tensors of another type or shape", different, 0, different == 0)
             line(f"{kind}: file size ÷ peer's", ratio, 1 + SIZE_TOLERANCE, abs(ratio - 1) <= SIZE_TOLERANCE)
+        if arguments.plain:
+            for text, figures in found["texts"].items():
+                line(f"{kind}: KL ÷ peer's on {text}", figures["kl_ratio"], arguments.plain_kl,
+                     figures["kl_ratio"] <= arguments.plain_kl)  # fmt: skip
+            for measure in ("seconds", "processor_seconds"):
+                ours, theirs = (median(found[side], measure) for side in ("runs", "runs_theirs"))
+                line(f"{kind}: {measure.replace('_', ' ')} ÷ peer's", ours / theirs, arguments.plain_time,
+                     ours / theirs <= arguments.plain_time)  # fmt: skip
+            continue
         for index, (text, figures) in enumerate(found["texts"].items()):
             strict = arguments.kl_limit if index == 0 else arguments.kl_limit_other
             limit = strict if kind == arguments.strict else 1.0
@@ -80,6 +95,23 @@ def acceptance(presets: dict[str, Any], arguments: argparse.Namespace) -> list[d
             # A limit of 1 means "below the peer's"; the stated limits may be met exactly.
             line(f"{kind}: KL ÷ peer's on {text}", ratio, limit, ratio < 1 if limit == 1 else ratio <= limit)
     return lines
+
+
+def median(runs: list[dict[str, float]], measure: str) -> float:
+    return statistics.median(run[measure] for run in runs)
+
+
+def make_plain(kind: str, arguments: argparse.Namespace, imatrix: Path) -> dict[str, Any]:
+    """Both tools in turn on the same importance matrix: files, and what every run cost."""
+    tools = LlamaCpp(arguments.llama_programs, arguments.llama_source, arguments.threads)
+    theirs = quantized_file(tools, arguments.model, arguments.peers_dir, imatrix, kind)
+    out, spare = arguments.work / f"{arguments.model.name}-{kind}-plain", arguments.work / "peer-again.gguf"
+    runs: dict[str, list[dict[str, float | int]]] = {"runs": [], "runs_theirs": []}
+    for _ in range(arguments.repeats):
+        ours, measured = quantize_plain(arguments.model, out, kind, imatrix, arguments.threads)
+        runs["runs"].append(measured)
+        runs["runs_theirs"].append(quantize_again(tools, arguments.model, arguments.peers_dir, imatrix, kind, spare))
+    return {"files": compare_files(ours, theirs), "ours": ours, "theirs": theirs, **runs}
 
 
 def parse() -> argparse.Namespace:
@@ -104,6 +136,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--strict", default="Q4_K_M", help="the preset that the limits are for")
     parser.add_argument("--kl-limit", type=float, default=0.6)
     parser.add_argument("--kl-limit-other", type=float, default=0.8)
+    parser.add_argument("--plain", action="store_true", help="the weighted search alone, with times")
+    parser.add_argument("--repeats", type=int, default=3, help="of both tools in turn, for --plain")
+    parser.add_argument("--plain-kl", type=float, default=1.05)
+    parser.add_argument("--plain-time", type=float, default=1 / 3)
     parser.add_argument("--json", type=Path, required=True)
     return parser.parse_args()
 
@@ -146,7 +182,11 @@ def main() -> None:
         )
     presets: dict[str, Any] = {}
     artifacts: dict[str, Path] = {}
-    for kind in arguments.types:
+    for kind in arguments.types if arguments.plain else ():
+        found = make_plain(kind, arguments, imatrix)
+        artifacts |= {f"{kind} bitwright": found.pop("ours"), f"{kind} llama-quantize": found.pop("theirs")}
+        presets[kind] = found
+    for kind in () if arguments.plain else arguments.types:
         ours, theirs = make(kind, arguments, imatrix)
         if ours.calibration_sha256 != digest(windows):
             raise SystemExit(f"bitwright calibrated {kind} on other tokens than llama-imatrix")
@@ -159,7 +199,7 @@ def main() -> None:
     lines = acceptance(presets, arguments)
     document = {
         "model": arguments.model.name,
-        "effort": arguments.effort,
+        "effort": "plain" if arguments.plain else arguments.effort,
         "budget": arguments.budget,
         "calibration": {"file": arguments.calibration.name, "samples": arguments.samples, "length": arguments.length},
         "calibration_sha256": digest(windows),

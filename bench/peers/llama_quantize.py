@@ -48,6 +48,17 @@ def quantized_file(tools: LlamaCpp, model: Path, peers: Path, imatrix: Path, kin
     return out
 
 
+def quantize_again(
+    tools: LlamaCpp, model: Path, peers: Path, imatrix: Path, kind: str, out: Path
+) -> dict[str, float | int]:
+    """What llama-quantize costs now; the file it writes is removed."""
+    source = float_file(tools, model, peers)
+    command = [tools.programs / "llama-quantize", "--imatrix", imatrix, source, out, kind, str(tools.threads)]
+    measured = run(command, log=out.with_suffix(".log"))
+    out.unlink()
+    return measured.document()
+
+
 def cost(file: Path) -> dict[str, float | int] | None:
     """What making a file cost, if this script made it."""
     record = file.with_suffix(".cost.json")

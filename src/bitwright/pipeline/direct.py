@@ -27,6 +27,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -150,7 +151,7 @@ def _run_units(units: list[str], bench: Bench, job: Job, artifact: GrowingArtifa
     waiting: deque[tuple[str, dict[str, list[Future[Part]]]]] = deque()
     finished_units: list[UnitRecord] = []
     started = time.monotonic()
-    pool = ThreadPoolExecutor(os.cpu_count())
+    pool = ThreadPoolExecutor(numba.get_num_threads())  # all cores, or what NUMBA_NUM_THREADS says
     try:
         while left or waiting:
             while left and len(waiting) < AHEAD:

@@ -5,8 +5,8 @@ Rules that this obeys, each of which makes some loader refuse or misread the fil
     the whole is called `mixed-precision`
   - `actorder` only with strategy `group` and integers: compressed-tensors 0.17.0, which vLLM 0.32 pins, refuses it for
     channels
-  - no group targets `Linear` where there are several: vLLM asks for the class of a fused layer before it looks for the
-    names of its parts, and would give q, k and v the scheme of that group
+  - no group targets `Linear` where there are several: vLLM before 0.32 asks for the class of a fused layer before it
+    looks for the names of its parts, and would give q, k and v the scheme of that group
   - `group_size` is null for strategies that have none
   - `ignore` names `lm_head` unless it is quantized (a tied one is a Linear without weights of its own), and every other
     matrix that a target would match but that stays float

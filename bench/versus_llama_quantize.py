@@ -5,7 +5,7 @@ held against the perplexities that llama-imatrix printed (`bench/tokens.py`) and
 Files are compared tensor by tensor with the `gguf` library, and judged by `bench/judge.py`.
 
 Accepted when, for every preset, tensor types are equal and the file sizes differ by at most 0.1 %; KL is at most
---kl-limit times the peer's on the first text and --kl-limit-other on the others (the preset named by --strict), and
+--kl-limit times the peer's on the first text and --kl-limit-other on the others (the presets named by --strict), and
 below the peer's for all other presets. Exit code 1 when a line fails.
 
 --plain compares the weighted search alone: both tools read the same importance matrix and nothing is fed back. Each
@@ -90,7 +90,7 @@ def acceptance(presets: dict[str, Any], arguments: argparse.Namespace) -> list[d
             continue
         for index, (text, figures) in enumerate(found["texts"].items()):
             strict = arguments.kl_limit if index == 0 else arguments.kl_limit_other
-            limit = strict if kind == arguments.strict else 1.0
+            limit = strict if kind in arguments.strict else 1.0
             ratio = figures["kl_ratio"]
             # A limit of 1 means "below the peer's"; the stated limits may be met exactly.
             line(f"{kind}: KL ÷ peer's on {text}", ratio, limit, ratio < 1 if limit == 1 else ratio <= limit)
@@ -133,7 +133,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--windows", type=int, default=16)
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--strict", default="Q4_K_M", help="the preset that the limits are for")
+    parser.add_argument("--strict", nargs="+", default=["Q4_K_M"], help="presets that the limits are for")
     parser.add_argument("--kl-limit", type=float, default=0.6)
     parser.add_argument("--kl-limit-other", type=float, default=0.8)
     parser.add_argument("--plain", action="store_true", help="the weighted search alone, with times")

@@ -135,7 +135,9 @@ def test_compressed_tensors_carries_any_of_its_schemes(kind: str, label: str) ->
     assert found["model.layers.0.self_attn.o_proj"] == "W4A16 g128 sym"
 
 
-@pytest.mark.parametrize("request_", [{"format": "gptq"}, {"format": "awq"}, {"type": "NF4"}])
+@pytest.mark.parametrize("request_", [
+    {"format": "gptq"}, {"format": "awq"}, {"type": "NF4"}, {"format": "fp8"}, {"format": "modelopt"},
+])  # fmt: skip
 def test_other_folders_only_keep(request_: dict[str, Any]) -> None:
     bare, plan = planned(**request_), planned("*.down_proj", **request_)
     assert {kind for name, kind in labels(plan).items() if name.endswith("down_proj")} == {"BF16"}

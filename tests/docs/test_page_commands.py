@@ -16,6 +16,7 @@ import pytest
 
 from checkpoints import write_checkpoint
 from command_line import run_main
+from vision_models import write_vision_model
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(page for room in ("methods", "formats") for page in (ROOT / "docs" / room).glob("*.md"))
@@ -75,7 +76,14 @@ def write_mixture(folder: Path) -> None:
     (folder / "notes.txt").write_text("The quick brown fox jumps over the lazy dog. " * 2000)
 
 
-NEEDS: dict[str, Callable[[Path], None]] = {"lora": write_adapter, "moe": write_mixture}
+def write_pictures_model(folder: Path) -> None:
+    """A tiny random Qwen2-VL and a text."""
+    write_vision_model(folder / "Qwen2-VL-2B", "qwen2_vl")
+    (folder / "notes.txt").write_text("The quick brown fox jumps over the lazy dog. " * 2000)
+    (folder / "other.txt").write_text("Pack my box with five dozen liquor jugs, said the judge. " * 2000)
+
+
+NEEDS: dict[str, Callable[[Path], None]] = {"lora": write_adapter, "moe": write_mixture, "vlm": write_pictures_model}
 
 
 @pytest.fixture(scope="session")

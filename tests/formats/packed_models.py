@@ -51,7 +51,7 @@ def _entry(tensor: TensorFacts, scheme: IntScheme, head: WeightScheme | None) ->
     rows, columns = tensor.shape if len(tensor.shape) == 2 else (1, math.prod(tensor.shape))
     return TensorPlan(
         name=tensor.name,
-        stored_name=tensor.name.removesuffix(".weight") if isinstance(chosen, IntScheme) else tensor.name,
+        stored_name=tensor.name,
         shape=tensor.shape,
         scheme=chosen,
         bytes=chosen.bytes_for(rows, columns),

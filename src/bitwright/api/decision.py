@@ -38,18 +38,23 @@ def make_plan(
     act_order: str = "static",
     saturate: bool = False,
     overrides: Sequence[Override] = (),
+    vision: str | None = None,
+    projector: str | None = None,
+    few_bits: bool = False,
     progress: Progress = SILENT,
 ) -> Plan:
     """Decide what becomes of every tensor of `model`; what is not given is chosen by use case and device.
 
     `group_size` `None` is one scale per output channel; `lora` is the folder of an adapter that is merged into the
     model as it is read; `overrides` are types by hand for tensors whose names match; with `saturate`, values beyond
-    F16's range become its largest. Raises `InputError` for a damaged checkpoint, `UsageError` for a request that cannot
-    be, `EnvironmentFault` when nothing that may be chosen fits in memory.
+    F16's range become its largest; `vision` and `projector` (float, int8, int4; fewer than 8 bits with `few_bits`) say
+    what becomes of a vision-language model's other parts. Raises `InputError` for a damaged checkpoint, `UsageError`
+    for a request that cannot be, `EnvironmentFault` when nothing that may be chosen fits in memory.
     """
     from bitwright.facts.hardware import find_device
     from bitwright.planner.build import make_plan as build
     from bitwright.planner.request import check_request
+    from bitwright.planner.vision import part_types
 
     # Words before files: a misspelt flag is answered before a model is downloaded.
     check_request(
@@ -57,26 +62,17 @@ def make_plan(
         symmetric=symmetric,
     )  # fmt: skip
     method = _method_without_text(method, calibration)
+    parts = part_types(vision, projector, few_bits=few_bits)
     device = find_device(target)
     from bitwright.api.models import model_facts_of, model_folder
 
     plan = build(
         model_facts_of(model_folder(model, progress=progress), lora),
         device,
-        use_case=use_case,
-        format=format,
-        type=type,
-        method=method,
-        effort=effort,
-        bits=bits,
-        group_size=group_size,
-        symmetric=symmetric,
-        calibration=calibration,
-        context=context,
-        act_order=act_order,
-        saturate=saturate,
-        overrides=overrides,
-    )
+        use_case=use_case, format=format, type=type, method=method, effort=effort, bits=bits, group_size=group_size,
+        symmetric=symmetric, calibration=calibration, context=context, act_order=act_order, saturate=saturate,
+        overrides=overrides, parts=parts,
+    )  # fmt: skip
     return _without_unseen(plan)
 
 

@@ -24,7 +24,7 @@ def inspect(path: Path | str) -> Inspection:
             from bitwright.facts.model import model_facts
 
             facts = model_facts(Path(path))
-            return _from_facts(facts, Path(path), "checkpoint", shares(facts.tensors), None)
+            return _from_facts(facts, Path(path), "checkpoint", shares(facts.all_tensors), None)
 
 
 def _gguf(path: Path) -> Inspection:
@@ -52,7 +52,7 @@ def _packed(folder: Path, kind: str) -> Inspection:
     from bitwright.formats.sniff import open_source
 
     facts = open_source(folder).facts
-    return _from_facts(facts, folder, kind, shares(facts.tensors), read_summary(folder))
+    return _from_facts(facts, folder, kind, shares(facts.all_tensors), read_summary(folder))
 
 
 def _from_facts(
@@ -78,9 +78,18 @@ def _from_facts(
             "context": facts.context,
             "tied": facts.tied,
             "fingerprint": facts.fingerprint,
+            **_parts(facts),
         },
         summary=summary,
     )
+
+
+def _parts(facts: ModelFacts) -> dict[str, str | int | float | bool]:
+    """Bytes of the parts of a vision-language model."""
+    if facts.vision is None:
+        return {}
+    held = {"decoder": facts.tensors, "vision tower": facts.vision.tower, "projector": facts.vision.projector}
+    return {f"{part} bytes": sum(tensor.bytes for tensor in tensors) for part, tensors in held.items()}
 
 
 def shares(tensors: Iterable[TensorFacts]) -> tuple[TypeShare, ...]:

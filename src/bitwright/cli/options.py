@@ -33,7 +33,7 @@ Target = Annotated[
 UseCase = Annotated[
     str,
     typer.Option(
-        "--use-case", metavar="USE", help="chat, code, medical-legal or summarization; sets types and thresholds."
+        "--use-case", metavar="USE", help="chat, code, medical-legal, summarization or vlm; sets types and thresholds."
     ),
 ]
 FORMATS = "gguf, compressed-tensors, gptq, gptq_v2, awq, bitsandbytes, fp8, modelopt or safetensors (floats)."
@@ -83,6 +83,16 @@ GroupSize = Annotated[
     str, typer.Option("--group-size", metavar="N|channel", help="Inputs per scale: 32, 64, 128 or `channel`.")
 ]
 Asymmetric = Annotated[bool, typer.Option("--asymmetric", help="Store a zero point beside each scale.")]
+Vision = Annotated[
+    str | None,
+    typer.Option(
+        "--vision", metavar="TYPE", help="Vision tower of a vision-language model: float (default), int8, or int4."
+    ),
+]
+Projector = Annotated[
+    str | None,
+    typer.Option("--projector", metavar="TYPE", help="What joins tower and decoder: float (default), int8, or int4."),
+]
 Context = Annotated[int, typer.Option("--context", metavar="N", min=1, help="Tokens of context to make room for.")]
 
 Lora = Annotated[
@@ -109,7 +119,12 @@ Calibration = Annotated[
 Samples = Annotated[int, typer.Option("--samples", metavar="N", min=1, help="Calibration windows.")]
 Length = Annotated[int, typer.Option("--length", metavar="N", min=8, help="Tokens in a window.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of sampled text and chosen windows.")]
-Force = Annotated[bool, typer.Option("--force", help="Store 65504 for values that F16 cannot hold, and note it.")]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force", help="Store 65504 for values that F16 cannot hold; allow fewer than 8 bits in a vision tower."
+    ),
+]
 PlanFile = Annotated[
     Path | None, typer.Option("--plan", metavar="FILE", help="Follow this plan.json instead of making a plan.")
 ]

@@ -37,6 +37,8 @@ DECISIONS = (
     "bits",
     "group_size",
     "asymmetric",
+    "vision",
+    "projector",
     "imatrix",
     "calibration",
     "samples",
@@ -64,6 +66,8 @@ def run(
     bits: options.Bits = None,
     group_size: options.GroupSize = "128",
     asymmetric: options.Asymmetric = False,
+    vision: options.Vision = None,
+    projector: options.Projector = None,
     imatrix: options.Imatrix = None,
     calibration: options.Calibration = None,
     samples: options.Samples = 64,
@@ -91,13 +95,12 @@ def run(
             method=method,
             effort=effort,
             act_order=act_order,
-            bits=bits,
-            group_size=group_size_of(group_size),
+            bits=bits, group_size=group_size_of(group_size),
             symmetric=not asymmetric,
-            saturate=force,
+            vision=vision, projector=projector, few_bits=force, saturate=force,
             calibration=calibration_plan(calibration or (), samples, length, seed, imatrix=imatrix),
             progress=bars,
-        )
+        )  # fmt: skip
     size = target_bytes(target_size, target_bpw, made.model.parameters) if target != (None, None) else None
     foreseen = made if size is None else before_sharing(made, out, size)
     found, silent = preflight(foreseen, out), quiet or is_made(out)

@@ -55,6 +55,8 @@ def run(
     bits: options.Bits = None,
     group_size: options.GroupSize = "128",
     asymmetric: options.Asymmetric = False,
+    vision: options.Vision = None,
+    projector: options.Projector = None,
     imatrix: options.Imatrix = None,
     calibration: options.Calibration = None,
     samples: options.Samples = 64,
@@ -79,21 +81,19 @@ def run(
     plan = api.plan(
         model, target=target, use_case=use_case, format=format, type=whole, overrides=overrides, lora=lora,
         method=method, effort=effort, bits=bits, group_size=group_size_of(group_size), symmetric=not asymmetric,
-        saturate=force, calibration=spec, progress=bars,
+        vision=vision, projector=projector, few_bits=force, saturate=force, calibration=spec, progress=bars,
     )  # fmt: skip
     size = target_bytes(target_size, target_bpw, plan.model.parameters) if target_size or target_bpw else None
     foreseen = plan if size is None else before_sharing(plan, out, size)
     found, silent = preflight(foreseen, out, text=judged), quiet or is_made(out)
     if announce(found, dry_run=dry_run, json=json, quiet=silent, told=explain(foreseen)):
         return
-    if size is not None:
-        plan = api.share_out(plan, out, size, model=model, lora=lora, progress=bars)
+    plan = plan if size is None else api.share_out(plan, out, size, model=model, lora=lora, progress=bars)
     record = api.ship(model, out, plan=plan, lora=lora, text=judged, once=once, keep_float=keep_float, progress=bars)
     render.print_json(record) if json else render.print_ship(record)
     sys.stdout.flush()
-    if record.verdict == "FAIL":
-        _advise(record)
-    elif serve and not once and _can_serve(record, plan.format):
+    _advise(record)
+    if serve and not once and record.verdict != "FAIL" and _can_serve(record, plan.format):
         serve_until_signal(Path(record.out), host=host, port=port, api_key=api_key, quiet=quiet)
     raise typer.Exit(EXIT_CODES[record.verdict])
 
@@ -111,7 +111,9 @@ def _can_serve(record: ShipRecord, format: ArtifactFormat) -> bool:
 
 
 def _advise(record: ShipRecord) -> None:
-    """What to do after FAIL."""
+    """What to do after FAIL; nothing is said otherwise."""
+    if record.verdict != "FAIL":
+        return
     print("the artifact loses more than the use case allows, so it is not served", file=sys.stderr)
     if record.try_next is not None:
         print(f"hint: try --type {shlex.quote(record.try_next)} with another --out", file=sys.stderr)

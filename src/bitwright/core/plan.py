@@ -13,8 +13,8 @@ ArtifactFormat = Literal[
 Method = Literal["gptq", "awq", "smoothquant", "rtn"]
 Effort = Literal["fast", "balanced", "best"]
 ActOrder = Literal["static", "group", "none"]
-UseCase = Literal["chat", "code", "medical-legal", "summarization"]
-USE_CASES: tuple[UseCase, ...] = ("chat", "code", "medical-legal", "summarization")
+UseCase = Literal["chat", "code", "medical-legal", "summarization", "vlm"]
+USE_CASES: tuple[UseCase, ...] = ("chat", "code", "medical-legal", "summarization", "vlm")
 
 
 class TensorFacts(Record, frozen=True, kw_only=True):
@@ -25,6 +25,18 @@ class TensorFacts(Record, frozen=True, kw_only=True):
     dtype: str  # as safetensors writes it: BF16, F16, F32, …
     file: str
     bytes: int
+    stored: str = ""  # name in the file, where that is another
+
+    @property
+    def stored_name(self) -> str:
+        return self.stored or self.name
+
+
+class VisionFacts(Record, frozen=True, kw_only=True):
+    """What lies beside the decoder of a vision-language model, under the names of the files."""
+
+    tower: tuple[TensorFacts, ...]
+    projector: tuple[TensorFacts, ...]
 
 
 class ExpertFacts(Record, frozen=True, kw_only=True):
@@ -59,6 +71,12 @@ class ModelFacts(Record, frozen=True, kw_only=True):
     fingerprint: str  # SHA-256 over config.json, headers, sizes and samples of the weights, and any adapter
     experts: ExpertFacts | None = None  # of a mixture of experts
     adapter: str = ""  # folder of the LoRA adapter that is merged into the weights as they are read
+    vision: VisionFacts | None = None  # of a vision-language model; `tensors` and dimensions are its decoder's then
+
+    @property
+    def all_tensors(self) -> tuple[TensorFacts, ...]:
+        """Those of the decoder, and those beside it."""
+        return self.tensors if self.vision is None else (*self.tensors, *self.vision.tower, *self.vision.projector)
 
 
 class DeviceFacts(Record, frozen=True, kw_only=True):
@@ -85,7 +103,7 @@ class TensorPlan(Record, frozen=True, kw_only=True):
     """What becomes of one tensor."""
 
     name: str  # Hugging Face name
-    stored_name: str  # name in the artifact (GGUF), or the module name (compressed-tensors)
+    stored_name: str  # name in the artifact
     shape: tuple[int, ...]
     scheme: WeightScheme
     bytes: int

@@ -19,6 +19,7 @@ from bitwright.core.protocols import SILENT, Progress, RoundsInputs, WeightSourc
 from bitwright.core.provenance import provenance
 from bitwright.core.records import ArtifactFile, ValidationRecord, WorstToken
 from bitwright.evaluation import verdict
+from bitwright.evaluation.beside import beside_notes
 from bitwright.evaluation.lockstep import BlockWalker, walk_together
 from bitwright.evaluation.score import Scores, score, text_result
 from bitwright.evaluation.stats import MIN_WINDOWS
@@ -56,6 +57,7 @@ def validate(
     started = time.monotonic()
     _check_models(reference, artifact)
     tokens_WT = _all_tokens(texts, reference.facts.vocab)
+    beside = beside_notes(reference, artifact)
     here, there = walker(reference), walker(artifact)
     walked = walk_together(here, there, tokens_WT, progress=progress, batch=batch)
     scores = score(here, there, walked, tokens_WT, progress=progress)
@@ -86,7 +88,7 @@ def validate(
         seconds=time.monotonic() - started,
         command=command,
         provenance=provenance(),
-        notes=(*verdict.notes(results, gates), *_rounding_notes(artifact)),
+        notes=(*verdict.notes(results, gates), *_rounding_notes(artifact), *beside),
     )
 
 

@@ -18,12 +18,18 @@ from bitwright.core.errors import InputError, UnsupportedError
 from bitwright.core.plan import ExpertFacts, ModelFacts, TensorFacts
 from bitwright.facts.checkpoint import CONFIG, Checkpoint, read_checkpoint
 from bitwright.facts.families import EMBEDDING, FAMILIES, FINAL_NORM, HEAD, Family, family_of
+from bitwright.facts.vision import decoder_config, split, vision_family
 
 FLOAT_DTYPES = ("F32", "F16", "BF16")
 MOE_KEYS = ("num_local_experts", "num_experts", "n_routed_experts")
 ACTIVATION_KEYS = ("hidden_activation", "hidden_act")  # Gemma's configs may hold both, and mean the first
 BIAS_KEYS = ("attention_bias", "mlp_bias")
-BUFFERS = ("rotary_emb.inv_freq", ".masked_bias", ".attn.bias")  # recomputed by every reader; old checkpoints hold them
+BUFFERS = (
+    "rotary_emb.inv_freq",
+    ".masked_bias",
+    ".attn.bias",
+    ".position_ids",
+)  # recomputed by every reader; old checkpoints hold them
 DEFAULT_ROPE_THETA = 10000.0
 
 
@@ -34,8 +40,11 @@ def model_facts(folder: Path) -> ModelFacts:
 
 def facts_of(folder: Path, checkpoint: Checkpoint) -> ModelFacts:
     """The facts of a checkpoint that was read from `folder`; a decoded artifact presents itself as one. Same errors."""
-    config, where = checkpoint.config, folder / CONFIG
+    where, outer = folder / CONFIG, vision_family(checkpoint.config)
+    tensors = tuple(tensor for tensor in checkpoint.tensors if not tensor.name.endswith(BUFFERS))
+    config = decoder_config(checkpoint.config, [tensor.name for tensor in tensors])
     family = _family(config, where)
+    held, vision = (tensors, None) if outer is None else split(outer, tensors)
     heads = _count(config, "num_attention_heads", where)
     hidden = _count(config, "hidden_size", where)
     kv_heads = _count(config, "num_key_value_heads", where, default=heads)
@@ -44,11 +53,12 @@ def facts_of(folder: Path, checkpoint: Checkpoint) -> ModelFacts:
     if config.get("head_dim") is None and hidden % heads:
         raise InputError(f"`{where}` has hidden_size {hidden} and {heads} heads, and no head_dim")
     tied = bool(config.get("tie_word_embeddings", family.tied))
-    tensors = tuple(t for t in checkpoint.tensors if not t.name.endswith(BUFFERS) and not (tied and t.name == HEAD))
+    held = tuple(tensor for tensor in held if not (tied and tensor.name == HEAD))
+    tensors = held if vision is None else (*held, *vision.tower, *vision.projector)
     _check_dtypes(folder, tensors)
     facts = ModelFacts(
         path=str(folder),
-        architecture=family.architecture,
+        architecture=family.architecture if outer is None else outer.architecture,
         family=family.name,
         layers=_count(config, "num_hidden_layers", where),
         hidden=hidden,
@@ -62,9 +72,10 @@ def facts_of(folder: Path, checkpoint: Checkpoint) -> ModelFacts:
         parameters=sum(math.prod(t.shape) for t in tensors),
         bytes=sum(t.bytes for t in tensors),
         dtype=_main_dtype(tensors),
-        tensors=tensors,
+        tensors=held,
         fingerprint=checkpoint.fingerprint,
         experts=experts_of(config, family, where),
+        vision=vision,
     )
     _check_tensors(facts, family)
     return facts

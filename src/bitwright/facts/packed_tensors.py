@@ -96,6 +96,6 @@ def state_key(scheme: CodebookScheme) -> str:
 
 def _parts(entry: TensorPlan, quantized: Callable[[TensorPlan], Parts]) -> tuple[StoredPart, ...]:
     if isinstance(entry.scheme, FloatScheme):
-        return (StoredPart(entry.name, STORED_DTYPES[entry.scheme.dtype], entry.shape),)
+        return (StoredPart(entry.stored_name, STORED_DTYPES[entry.scheme.dtype], entry.shape),)
     module = entry.name.removesuffix(".weight")
     return tuple(StoredPart(f"{module}.{name}", *kind) for name, kind in quantized(entry).items())

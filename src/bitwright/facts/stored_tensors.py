@@ -52,9 +52,9 @@ class StoredPart:
 def stored_parts(entry: TensorPlan) -> tuple[StoredPart, ...]:
     """Everything that one planned tensor takes in the file."""
     if isinstance(entry.scheme, FloatScheme):
-        return (StoredPart(entry.name, STORED_DTYPES[entry.scheme.dtype], entry.shape),)
+        return (StoredPart(entry.stored_name, STORED_DTYPES[entry.scheme.dtype], entry.shape),)
     rows, columns = entry.shape
-    module = entry.name.removesuffix(".weight")
+    module = entry.stored_name.removesuffix(".weight")
     parts = quantized_parts(entry.scheme, rows, columns)
     return tuple(StoredPart(f"{module}.{name}", dtype, shape) for name, (dtype, shape) in parts.items())
 

@@ -18,6 +18,7 @@ from bitwright.core.errors import InputError
 from bitwright.core.plan import ModelFacts
 from bitwright.facts.checkpoint import read_checkpoint
 from bitwright.facts.model import facts_of
+from bitwright.facts.vision import decoder_config
 from bitwright.formats.folders.ranges import StoredTensor, locate
 from bitwright.formats.folders.safetensors_file import read_rows, read_tensor
 
@@ -31,10 +32,10 @@ class CheckpointSource:
     def __init__(self, folder: Path) -> None:
         checkpoint = read_checkpoint(folder)
         self._folder = folder
-        self._config = checkpoint.config
+        self._config = decoder_config(checkpoint.config, [tensor.name for tensor in checkpoint.tensors])
         self._facts = facts_of(folder, checkpoint)
         self._places = locate(folder, checkpoint.tensors)
-        self._files = {tensor.name: tensor.file for tensor in self._facts.tensors}
+        self._tensors = {tensor.name: tensor for tensor in self._facts.all_tensors}
 
     @property
     def facts(self) -> ModelFacts:
@@ -43,12 +44,12 @@ class CheckpointSource:
 
     @property
     def config(self) -> dict[str, Any]:
-        """`config.json`."""
+        """`config.json`; of a vision-language model, its decoder's."""
         return dict(self._config)
 
     def names(self) -> Iterable[str]:
-        """All tensor names, in file order."""
-        return tuple(self._files)
+        """All tensor names of the decoder, in file order."""
+        return tuple(tensor.name for tensor in self._facts.tensors)
 
     def load(self, name: str) -> torch.Tensor:
         """One tensor on the CPU. Raises `InputError` when it is absent, truncated or not finite."""
@@ -59,6 +60,7 @@ class CheckpointSource:
         return read_rows(*self._place(name), start, stop)
 
     def _place(self, name: str) -> tuple[Path, StoredTensor]:
-        if name not in self._files:
+        if name not in self._tensors:
             raise InputError(f"`{self._folder}` has no tensor `{name}`")
-        return self._folder / self._files[name], self._places[name]
+        tensor = self._tensors[name]
+        return self._folder / tensor.file, self._places[tensor.stored_name]

@@ -34,14 +34,15 @@ class FloatRows:
         self.facts: ModelFacts = facts_of(folder, checkpoint)
         self._folder = folder
         self._places = locate(folder, checkpoint.tensors)
-        self._files = {tensor.name: tensor.file for tensor in self.facts.tensors}
+        self._tensors = {tensor.name: tensor for tensor in self.facts.tensors}
 
     def load(self, name: str, first: int = 0, count: int | None = None) -> NDArray[np.float32]:
         """Rows of a tensor, [count, …], all by default. Raises `InputError` when it is absent, cut short or not
         finite."""
-        if name not in self._files:
+        if name not in self._tensors:
             raise InputError(f"`{self._folder}` has no tensor `{name}`")
-        path, place = self._folder / self._files[name], self._places[name]
+        tensor = self._tensors[name]
+        path, place = self._folder / tensor.file, self._places[tensor.stored_name]
         rows = place.shape[0] if place.shape else 1
         count = rows - first if count is None else count
         row_bytes = place.bytes // max(rows, 1)

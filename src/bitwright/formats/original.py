@@ -30,8 +30,9 @@ def open_original(path: Path, adapter: Path | None = None) -> WeightSource:
 
 
 def other_weights(path: Path, source: WeightSource) -> WeightSource | None:
-    """`source`, where its weights are not those of a plain checkpoint folder that transformers reads by itself."""
-    return source if source.facts.adapter or is_gguf(path) else None
+    """`source`, where its weights are not those of a plain checkpoint folder that transformers reads by itself as a
+    language model."""
+    return source if source.facts.adapter or source.facts.vision or is_gguf(path) else None
 
 
 def open_float_gguf(path: Path) -> GgufSource:

@@ -91,7 +91,7 @@ def check_casts(plan: Plan, read: Callable[[TensorPlan], Iterable[Float32]], pro
 
     `read` gives a tensor part by part. Tensors that are F16 in the model are not read: they fit.
     """
-    fitting = {tensor.name for tensor in plan.model.tensors if tensor.dtype == "F16"}
+    fitting = {tensor.name for tensor in plan.model.all_tensors if tensor.dtype == "F16"}
     if plan.model.adapter:  # which changes them
         fitting = set()
     entries = [entry for entry in plan.tensors if is_half(entry) and entry.name not in fitting]

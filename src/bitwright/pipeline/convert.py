@@ -65,6 +65,8 @@ def planned_tensors(source: CodedSource, format: ArtifactFormat, progress: Progr
     Raises `UnsupportedError` where integers do not carry over exactly, with the reason.
     """
     facts = source.facts
+    if facts.vision is not None:
+        raise UnsupportedError("vision-language models are not converted")
     family = FAMILIES[facts.family]
     if (format == "gguf") != (source.format == "gguf") and (family.norm_offset or facts.experts):
         raise UnsupportedError(

@@ -10,7 +10,7 @@ pass itself; an embedding of its own is solved first and the blocks see its roun
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from bitwright.calibration.corpora import TokenWindows, make_windows, windows_fr
 from bitwright.calibration.selftext import self_windows
 from bitwright.core.atomic import write_bytes
 from bitwright.core.documents import write_document
-from bitwright.core.plan import ArtifactFormat, CalibrationPlan, Plan
+from bitwright.core.plan import ArtifactFormat, CalibrationPlan, Plan, TensorPlan
 from bitwright.core.protocols import SILENT, Progress, WeightSource
 from bitwright.core.records import QuantRecord, TensorRecord
 from bitwright.facts.families import EMBEDDING, FINAL_NORM, HEAD
@@ -47,7 +47,7 @@ from bitwright.pipeline.preparation import Preparation
 from bitwright.pipeline.record import RECORD, all_records, check_model, finished, make_record
 from bitwright.pipeline.rows import StoredRows, UsedRows, parts, stored_parts
 from bitwright.pipeline.sensitivity import Sensitivities
-from bitwright.pipeline.units import is_float, layout_sha256, needs_text, unit_names
+from bitwright.pipeline.units import VISION, is_float, layout_sha256, needs_text, unit_names
 from bitwright.pipeline.workshop import Workshop, write_tensor
 
 
@@ -173,6 +173,8 @@ def _run_units(
             records, hidden = _embedding(shop, walker, windows)
         elif unit == "head":
             records = _head(shop, walker, hidden)
+        elif unit == VISION:
+            records = tuple(write_tensor(shop, name) for name in _beside(shop.plans, shop.source))
         else:
             records, hidden = quantize_block(shop, walker, number - 1, hidden)
         artifact.sync()
@@ -216,6 +218,12 @@ def _head(shop: Workshop, walker: Walker, hidden: torch.Tensor | None) -> tuple[
     if hidden is None or is_float(shop.plans[name]):
         return write_tensor(shop, FINAL_NORM), write_tensor(shop, name)
     return quantize_head(shop, walker, name, hidden)
+
+
+def _beside(plans: Mapping[str, TensorPlan], source: WeightSource) -> list[str]:
+    """What is planned of vision tower and projector."""
+    decoder = set(source.names())
+    return [name for name in plans if name not in decoder]
 
 
 def _importance(plan: Plan) -> dict[str, NDArray[np.float32]]:

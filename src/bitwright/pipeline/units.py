@@ -9,6 +9,7 @@ from bitwright.core.schemes import CodebookScheme, FloatScheme, GgmlScheme, Int8
 from bitwright.facts.families import BLOCK
 from bitwright.formats.layout import FileLayout
 
+VISION = "vision"  # the unit of all that lies beside a vision-language model's decoder
 WHOLE = (CodebookScheme, Int8RowScheme)  # solved without statistics
 
 
@@ -26,7 +27,9 @@ def needs_text(plan: Plan) -> bool:
 
 def unit_names(plan: Plan) -> list[str]:
     """What is done one after another, and recorded each."""
-    return ["embedding", *(BLOCK.format(layer=index).rstrip(".") for index in range(plan.model.layers)), "head"]
+    blocks = [BLOCK.format(layer=index).rstrip(".") for index in range(plan.model.layers)]
+    beside = plan.model.vision is not None and plan.format != "gguf"
+    return ["embedding", *blocks, "head", *([VISION] if beside else [])]
 
 
 def layout_sha256(layouts: tuple[FileLayout, ...]) -> str:

@@ -48,6 +48,7 @@ from bitwright.planner.memory import SGLANG, VLLM, fits, overhead_interval, serv
 from bitwright.planner.overrides import override_reasons, override_tensors
 from bitwright.planner.request import Request, check_request
 from bitwright.planner.tensors import bits_per_weight, float_tensors, gguf_tensors, linear_tensors, with_scheme
+from bitwright.planner.vision import KEPT, PartTypes, check_parts, vision_reasons, vision_tensors, vision_warnings
 
 MIXED = "-mix"  # ends the label of a type some tensors of which were chosen by hand or under a byte budget
 SMALL_MODEL = 10**9
@@ -78,13 +79,14 @@ def make_plan(
     act_order: str = "static",
     saturate: bool = False,
     overrides: Sequence[Override] = (),
+    parts: PartTypes = KEPT,
 ) -> Plan:
     """Decide and size everything.
 
     `bits`, `group_size` (`None`: one scale per channel) and `symmetric` concern compressed-tensors, and giving `bits`
     names that format; `bits=None` is 4 when the format was named, and the use case's choice otherwise. A context longer
-    than the model's is cut to it. `overrides` are types by hand (overrides.py); `act_order` is GPTQ's
-    (column_order.py).
+    than the model's is cut to it. `overrides` are types by hand (overrides.py), `parts` those of what lies beside a
+    decoder (vision.py); `act_order` is GPTQ's (column_order.py).
     Raises `UsageError` on a request that cannot be, `UnsupportedError` on one that this version does not serve, and
     `EnvironmentFault` when nothing that may be chosen fits in memory.
     """
@@ -96,7 +98,8 @@ def make_plan(
     )  # fmt: skip
     decision = decide(facts, device, request)
     context = min(context, facts.context)
-    chosen, fit = _first_that_fits(facts, device, decision, context, overrides)
+    chosen, fit = _first_that_fits(facts, device, decision, context, overrides, parts)
+    check_parts(facts, chosen.candidate.format, parts, request.use_case)
     how, how_reason = _method(chosen, request)
     plan = Plan(
         model=facts,
@@ -115,18 +118,29 @@ def make_plan(
         file_bytes=_file_bytes(facts, chosen.tensors, chosen.candidate.format),
         bits_per_weight=bits_per_weight(chosen.tensors),
         memory=chosen.memory,
-        reasons=(*decision.reasons, *_fallback_reasons(chosen), *override_reasons(chosen.tensors), how_reason, *fit),
-        warnings=(*decision.warnings, *_warnings(facts, device, chosen)),
+        reasons=(*_reasons(facts, decision, chosen, parts), how_reason, *fit),
+        warnings=(*decision.warnings, *_warnings(facts, device, chosen, parts)),
     )
     return with_act_order(plan, act_order)
 
 
+def _reasons(facts: ModelFacts, decision: Decision, chosen: _Sized, parts: PartTypes) -> tuple[Reason, ...]:
+    """Why these types: of the whole, of the parts beside a decoder, of single tensors."""
+    beside = vision_reasons(facts, chosen.candidate.format, chosen.candidate.label, parts)
+    return (*decision.reasons, *beside, *_fallback_reasons(chosen), *override_reasons(chosen.tensors))
+
+
 def _first_that_fits(
-    facts: ModelFacts, device: DeviceFacts, decision: Decision, context: int, overrides: Sequence[Override]
+    facts: ModelFacts,
+    device: DeviceFacts,
+    decision: Decision,
+    context: int,
+    overrides: Sequence[Override],
+    parts: PartTypes,
 ) -> tuple[_Sized, tuple[Reason, ...]]:
     """The first candidate that fits, and the reason that says so; a named candidate in any case."""
     for candidate in decision.candidates:
-        sized = _sized(facts, device, candidate, context, overrides)
+        sized = _sized(facts, device, candidate, context, overrides, parts)
         if decision.named or fits(sized.memory):
             break
     else:
@@ -149,7 +163,12 @@ def _first_that_fits(
 
 
 def _sized(
-    facts: ModelFacts, device: DeviceFacts, candidate: Candidate, context: int, overrides: Sequence[Override]
+    facts: ModelFacts,
+    device: DeviceFacts,
+    candidate: Candidate,
+    context: int,
+    overrides: Sequence[Override],
+    parts: PartTypes,
 ) -> _Sized:
     if candidate.preset is not None:
         tensors = gguf_tensors(facts, candidate.preset)
@@ -158,7 +177,7 @@ def _sized(
         if isinstance(candidate.scheme, FloatScheme):
             tensors = float_tensors(facts, candidate.scheme)
         else:
-            tensors = linear_tensors(facts, candidate.scheme, candidate.format)
+            tensors = (*linear_tensors(facts, candidate.scheme, candidate.format), *vision_tensors(facts, parts))
     tensors = override_tensors(facts, tensors, candidate.format, overrides, partial(named_scheme, facts, candidate))
     memory = serving_memory(facts, tensors, device, engine=candidate.engine, context=context)
     return _Sized(candidate=candidate, tensors=tensors, memory=memory)
@@ -218,7 +237,7 @@ def _fallback_reasons(chosen: _Sized) -> tuple[Reason, ...]:
     return (Reason(choice="substitute types", because=because, source=source),)
 
 
-def _warnings(facts: ModelFacts, device: DeviceFacts, chosen: _Sized) -> tuple[str, ...]:
+def _warnings(facts: ModelFacts, device: DeviceFacts, chosen: _Sized, parts: PartTypes) -> tuple[str, ...]:
     """What a person should know before an hour of work."""
     found = []
     candidate, memory = chosen.candidate, chosen.memory
@@ -243,7 +262,7 @@ def _warnings(facts: ModelFacts, device: DeviceFacts, chosen: _Sized) -> tuple[s
             f"models under a billion parameters lose more at few bits ({facts.parameters / 1e6:.0f} million here): "
             "look at the verdict, and at Q6_K or 8 bits when it fails"
         )
-    return tuple(found)
+    return (*found, *vision_warnings(facts, candidate.format, parts))
 
 
 def with_types(plan: Plan, schemes: Mapping[str, WeightScheme], budget: Budget) -> Plan:

@@ -148,7 +148,7 @@ def _scheme(
     scheme_of: Callable[[str], WeightScheme],
 ) -> WeightScheme:
     if not wish.type:
-        stored = next(tensor.dtype for tensor in facts.tensors if tensor.name == entry.name)
+        stored = next(tensor.dtype for tensor in facts.all_tensors if tensor.name == entry.name)
         return GgmlScheme(type=stored) if format == "gguf" else FloatScheme(dtype=FLOATS[stored])
     scheme = scheme_of(wish.type)
     columns = entry.shape[-1]

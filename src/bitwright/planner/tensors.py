@@ -47,6 +47,11 @@ def linear_tensors(
 
     Raises `UsageError` when the group size does not divide the inputs of some linear.
     """
+    if facts.vision is not None and format != "compressed-tensors":
+        raise UnsupportedError(
+            f"vision-language models are not written as {format}: its config names no parts of a model",
+            hint="use --format compressed-tensors",
+        )
     if facts.experts is not None and format != "compressed-tensors":
         raise UnsupportedError(
             f"mixtures of experts are not written as {format}: engines want all experts of a block in one kernel",
@@ -56,17 +61,21 @@ def linear_tensors(
     for tensor in in_order(facts):
         if not is_block_linear(tensor.name):
             reason = "embeddings, norms, biases and the head keep the checkpoint's dtype"
-            planned.append(_planned(tensor, tensor.name, FloatScheme(dtype=FLOATS[tensor.dtype]), reason))
+            planned.append(_planned(tensor, tensor.stored_name, FloatScheme(dtype=FLOATS[tensor.dtype]), reason))
             continue
         check_groups(facts, tensor, scheme)
         reason = f"linear inside a block: {scheme.label}"
-        planned.append(with_scheme(_planned(tensor, tensor.name, scheme, reason), scheme, format, reason))
+        planned.append(with_scheme(_planned(tensor, tensor.stored_name, scheme, reason), scheme, format, reason))
     return tuple(planned)
 
 
 def float_tensors(facts: ModelFacts, scheme: FloatScheme) -> tuple[TensorPlan, ...]:
     """Every tensor cast to one floating-point type, in the order of the forward pass."""
-    return tuple(_planned(tensor, tensor.name, scheme, f"cast to {scheme.label}") for tensor in in_order(facts))
+    beside = facts.all_tensors[len(facts.tensors) :]
+    return tuple(
+        _planned(tensor, tensor.stored_name, scheme, f"cast to {scheme.label}")
+        for tensor in (*in_order(facts), *beside)
+    )
 
 
 def in_order(facts: ModelFacts) -> list[TensorFacts]:
@@ -112,7 +121,7 @@ def bits_per_weight(tensors: tuple[TensorPlan, ...]) -> float:
 
 
 def _planned(tensor: TensorFacts, stored_name: str, scheme: WeightScheme, reason: str) -> TensorPlan:
-    rows, columns = math.prod(tensor.shape[:-1]), tensor.shape[-1]
+    rows, columns = math.prod(tensor.shape[:-1]), (tensor.shape or (1,))[-1]
     return TensorPlan(
         name=tensor.name,
         stored_name=stored_name,

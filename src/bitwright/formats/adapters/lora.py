@@ -64,6 +64,11 @@ class LoraSource:
     def __init__(self, base: WeightSource, folder: Path) -> None:
         """Raises `InputError` for a broken adapter, `MismatchError` for one of another model, `UnsupportedError` for
         one that cannot be merged."""
+        if base.facts.vision is not None:
+            raise UnsupportedError(
+                f"adapters of vision-language models are not merged (`{folder}`)",
+                hint="merge it with PEFT (merge_and_unload, save_pretrained) and give the merged folder",
+            )
         self._base = base
         self._folder = folder
         self._config = read_lora_config(folder)

@@ -22,6 +22,7 @@ from bitwright.core.plan import ModelFacts, TensorFacts
 from bitwright.core.schemes import ActivationScheme, InputRounding
 from bitwright.facts.checkpoint import CONFIG, Checkpoint, read_checkpoint
 from bitwright.facts.model import facts_of
+from bitwright.facts.vision import decoder_config
 from bitwright.formats.compressed.decode import (
     DAMAGED,
     FLOAT_DTYPES,
@@ -51,7 +52,8 @@ class CompressedTensorsSource:
     def __init__(self, folder: Path) -> None:
         checkpoint = read_checkpoint(folder)
         self._folder = folder
-        self._config = {key: value for key, value in checkpoint.config.items() if key != "quantization_config"}
+        config = {key: value for key, value in checkpoint.config.items() if key != "quantization_config"}
+        self._config = decoder_config(config, [tensor.name for tensor in checkpoint.tensors])
         self._settings = _settings(checkpoint.config.get("quantization_config"), folder / CONFIG)
         self._places = locate(folder, checkpoint.tensors)
         self._stored = {tensor.name: tensor for tensor in checkpoint.tensors}
@@ -59,10 +61,11 @@ class CompressedTensorsSource:
         self._schemes = {module: self._scheme(module) for module in dict.fromkeys(modules)}
         self._facts = facts_of(
             folder,
-            Checkpoint(config=self._config, tensors=tuple(self._decoded()), fingerprint=checkpoint.fingerprint),
+            Checkpoint(config=config, tensors=tuple(self._decoded()), fingerprint=checkpoint.fingerprint),
         )
-        for tensor in self._facts.tensors:
-            module = tensor.name.removesuffix(".weight")
+        self._names = {tensor.name: tensor.stored_name for tensor in self._facts.all_tensors}
+        for tensor in self._facts.all_tensors:
+            module = tensor.stored_name.removesuffix(".weight")
             if module in self._schemes:
                 form, scheme = self._schemes[module]
                 found = {part: self._stored[f"{module}.{part}"] for part in part_names(form, scheme)}
@@ -76,15 +79,16 @@ class CompressedTensorsSource:
 
     @property
     def config(self) -> dict[str, Any]:
-        """`config.json` without `quantization_config`."""
+        """`config.json` without `quantization_config`; of a vision-language model, its decoder's."""
         return dict(self._config)
 
     def names(self) -> Iterable[str]:
-        """All tensor names as a float checkpoint has them."""
+        """All tensor names of the decoder, as a float checkpoint has them."""
         return tuple(tensor.name for tensor in self._facts.tensors)
 
     def load(self, name: str) -> torch.Tensor:
         """One tensor on the CPU. Raises `InputError` when it is absent, truncated, or not finite."""
+        name = self._names.get(name, name)
         module = name.removesuffix(".weight")
         if module in self._schemes and name.endswith(".weight"):
             form, scheme = self._schemes[module]
@@ -97,6 +101,7 @@ class CompressedTensorsSource:
 
     def input_rounding(self, module: str) -> InputRounding | None:
         """How the engine rounds the inputs of a linear. Raises `UnsupportedError` for ways that are not known here."""
+        module = self._names.get(f"{module}.weight", module).removesuffix(".weight")
         if module not in self._schemes:
             return None
         _, scheme = self._schemes[module]

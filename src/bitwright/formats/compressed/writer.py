@@ -53,7 +53,7 @@ class CompressedTensorsWriter:
         """Stored name → bytes. Raises `InputError` when a float does not fit the type it is to be stored in."""
         if isinstance(value, QTensor):
             assert value.scheme == entry.scheme, (entry.name, value.scheme, entry.scheme)
-            return encode_quantized(module_of(entry.name), value, entry.shape)
+            return encode_quantized(module_of(entry.stored_name), value, entry.shape)
         assert isinstance(entry.scheme, FloatScheme), entry.name
         assert value.shape[1:] == entry.shape[1:], (entry.name, value.shape, entry.shape)
         values = np.asarray(value, dtype=np.float32)
@@ -62,7 +62,7 @@ class CompressedTensorsWriter:
                 f"`{entry.name}` holds values beyond 65504, which F16 cannot store",
                 hint="keep this tensor in BF16 or F32",
             )
-        return {entry.name: float_bytes(values, entry.scheme.dtype)}
+        return {entry.stored_name: float_bytes(values, entry.scheme.dtype)}
 
     def rows_apart(self, entry: TensorPlan) -> bool:
         """Always: packed words, scales and zero points lie in the order of rows."""

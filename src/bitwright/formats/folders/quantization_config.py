@@ -10,6 +10,7 @@ Rules that this obeys, each of which makes some loader refuse or misread the fil
   - `group_size` is null for strategies that have none
   - `ignore` names `lm_head` unless it is quantized (a tied one is a Linear without weights of its own), and every other
     matrix that a target would match but that stays float
+  - modules of a vision-language model are named by patterns (module_patterns.py)
   - arguments of FP8, NVFP4 and MX are those of the library's presets, which is what engines compare with
 
 Sources: compressed-tensors 0.20, quantization/{quant_config,quant_args,quant_scheme}.py; vLLM 0.32,
@@ -31,6 +32,7 @@ from bitwright.core.schemes import (
     IntScheme,
     MinifloatScheme,
 )
+from bitwright.formats.folders.module_patterns import ignored_patterns, module_patterns
 
 MIXED = "mixed-precision"
 VERSION = "0.17.0"  # oldest release whose layout this is; loaders that look at it only compare upwards
@@ -43,15 +45,14 @@ def quantization_config(plan: Plan) -> dict[str, Any]:
     members: dict[IntScheme | MinifloatScheme, list[str]] = collections.defaultdict(list)
     for entry in plan.tensors:
         if isinstance(entry.scheme, IntScheme | MinifloatScheme):
-            members[entry.scheme].append(entry.name.removesuffix(".weight"))
+            members[entry.scheme].append(entry.stored_name.removesuffix(".weight"))
     ordered = sorted(members.items(), key=lambda item: (-len(item[1]), item[0].label))
+    named = [modules for _, modules in ordered] if len(ordered) > 1 else [["Linear"]]
+    if plan.model.vision is not None and len(ordered) > 1:
+        named = module_patterns(plan.model, named)
     groups = {
-        f"group_{number}": _group(
-            scheme,
-            modules if len(ordered) > 1 else ["Linear"],
-            act_order=plan.method == "gptq" and plan.act_order == "static",
-        )
-        for number, (scheme, modules) in enumerate(ordered)
+        f"group_{number}": _group(scheme, targets, act_order=plan.method == "gptq" and plan.act_order == "static")
+        for number, ((scheme, _), targets) in enumerate(zip(ordered, named, strict=False))
     }
     formats = {group["format"] for group in groups.values()}
     return {
@@ -60,7 +61,7 @@ def quantization_config(plan: Plan) -> dict[str, Any]:
         "format": formats.pop() if len(formats) == 1 else MIXED,
         "quantization_status": "compressed",
         "config_groups": groups,
-        "ignore": _ignored(plan.tensors),
+        "ignore": _ignored(plan.tensors) if plan.model.vision is None else ignored_patterns(plan.model, plan.tensors),
         "kv_cache_scheme": None,
         "global_compression_ratio": None,
     }

@@ -128,7 +128,7 @@ def encode_float(entry: TensorPlan, value: NDArray[Any]) -> dict[str, bytes]:
             f"`{entry.name}` holds values beyond 65504, which F16 cannot store",
             hint="keep this tensor in BF16 or F32",
         )
-    return {entry.name: float_bytes(values, entry.scheme.dtype)}
+    return {entry.stored_name: float_bytes(values, entry.scheme.dtype)}
 
 
 def check_matrix(entry: TensorPlan) -> None:

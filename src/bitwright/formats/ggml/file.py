@@ -30,6 +30,7 @@ from bitwright.core.plan import Plan, TensorPlan
 from bitwright.core.schemes import GGML_BLOCKS, FloatScheme, GgmlScheme, WeightScheme
 from bitwright.facts.checkpoint import is_gguf
 from bitwright.facts.families import FAMILIES, gguf_tensor
+from bitwright.facts.vision import decoder_config
 from bitwright.formats.ggml.blocks import pack
 from bitwright.formats.ggml.carry import carry_metadata
 from bitwright.formats.ggml.keys import KeyWriter
@@ -68,7 +69,9 @@ class GgufWriter:
         self.plan = plan
         self.folder = folder
         self._origin = _origin(folder) if is_gguf(folder) else None
-        self._config = read_json(folder / "config.json") if self._origin is None else self._origin.config
+        self._config = (
+            decoder_config(read_json(folder / "config.json")) if self._origin is None else self._origin.config
+        )
         self._types = {entry.name: ggml_type(entry.scheme) for entry in plan.tensors}
         names = to_gguf(plan.model.family, plan.model.layers, [entry.name for entry in plan.tensors])
         for entry in plan.tensors:

@@ -51,6 +51,10 @@ class PackedFolderSource(ABC):
         self._owned = {name for parts in self._parts.values() for name in parts}
         decoded = Checkpoint(config=self._config, tensors=tuple(self._presented()), fingerprint=checkpoint.fingerprint)
         self._facts = facts_of(folder, decoded)
+        if self._facts.vision is not None:
+            raise self.unsupported(
+                f"{self._facts.architecture} in this format is not read", hint="compressed-tensors is read"
+            )
 
     @abstractmethod
     def read_settings(self, settings: dict[str, Any]) -> None:

@@ -1,6 +1,8 @@
 # make demo    quantize, prove and serve a real 135M model; ends with an answer, the verdict and the report's path
 # make test    everything that can be checked in minutes without a network or a GPU
 # make check   format, lint, types, import rule, sizes, fresh help pages
+# make loaders an environment with GPTQModel and vLLM, which the tests of formats load our files into (4 GB)
+# make cells   every method in every format in every loader, and the page of it (docs/reference/cells.md)
 # make bench   comparisons with other tools (bench/README.md says what they need)
 # make clean   remove what make has built; downloads of pip stay in its own cache
 #
@@ -11,13 +13,15 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.bitwright-ready
 DEMO   ?= build/demo
+LOADERS ?= .venv-loaders
 # 8192 tokens that the model writes itself take a minute on two cores; the command's own default is 32768.
 DEMO_FLAGS ?= --samples 32 --length 256
 # torch comes first and pinned: an open range would fetch several GB of CUDA builds on Linux. Where the plain package is
 # a CUDA build too, name an index with CPU builds: make demo TORCH='torch==2.13.0 --index-url https://…/cpu'
 TORCH  ?= torch==2.13.0
+GPTQMODEL := gptqmodel==7.4.0
 
-.PHONY: demo test check format bench docs clean help setup
+.PHONY: demo test check format loaders cells bench docs clean help setup
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -50,6 +54,7 @@ check: setup
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_sizes.py
 	$(BIN)/python scripts/make_cli_docs.py --check
+	$(BIN)/python scripts/make_cells_docs.py --check
 
 format: setup
 	$(BIN)/ruff format
@@ -57,6 +62,22 @@ format: setup
 
 docs: setup
 	$(BIN)/python scripts/make_cli_docs.py
+	$(BIN)/python scripts/make_cells_docs.py
+
+loaders: $(LOADERS)/.bitwright-ready
+
+$(LOADERS)/.bitwright-ready: tests/cells/loaders.txt
+	$(PYTHON) -m venv $(LOADERS)
+	$(LOADERS)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) setuptools==78.1.1 wheel
+	$(LOADERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/cells/loaders.txt
+	@# It builds against the torch that is there.
+	BUILD_CUDA_EXT=0 $(LOADERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  --no-build-isolation $(GPTQMODEL)
+	@touch $@
+
+cells: setup loaders
+	BITWRIGHT_LOADERS=$(LOADERS)/bin/python BITWRIGHT_RECORD_CELLS=1 $(BIN)/python -m pytest -q -m slow tests/cells
+	$(BIN)/python scripts/make_cells_docs.py
 
 bench: setup
 	@test -n "$(MODEL)" -a -n "$(CALIBRATION)" -a -n "$(TEXT)" -a -n "$(LLAMA)" -a -n "$(LLAMA_SOURCE)" \
@@ -67,4 +88,4 @@ bench: setup
 	  --json bench/results/llama_quantize_$(notdir $(MODEL)).json
 
 clean:
-	rm -rf build dist $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf build dist $(VENV) $(LOADERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

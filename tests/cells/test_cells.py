@@ -1,0 +1,112 @@
+"""Every cell of the table: written by us, loaded by a loader that is not ours, and its logits are those of our decode.
+
+The model is random with dimensions that every format can hold (multiples of 256), written once; an artifact is made
+once for all its loaders. GPTQModel and vLLM answer in one process each, for all cells of theirs that were selected.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bitwright.core.plan import CalibrationPlan, DeviceFacts
+from bitwright.facts.model import model_facts
+from bitwright.pipeline.run import quantize
+from bitwright.planner.build import make_plan
+from cells import record
+from cells.loaders import ELSEWHERE, HERE, PROMPT, VARIABLE, Answer, decoded, distance, elsewhere, other_python
+from cells.table import Cell, Row, cells
+from checkpoints import write_checkpoint
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1600),  # the first of a loader elsewhere waits for all of its cells
+    pytest.mark.filterwarnings("ignore"),  # libraries' remarks
+]
+
+DEVICE = DeviceFacts(name="test", kind="cpu", memory_bytes=2**34)
+Written = Callable[[Row, str], Path]
+CELLS = list(cells())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("cells")
+    (place / "text.txt").write_text("The quick brown fox jumps over the lazy dog. " * 120)
+    return write_checkpoint(place / "model", hidden=256, heads=4, kv_heads=2, intermediate=512, layers=2)
+
+
+@pytest.fixture(scope="module")
+def written(folder: Path) -> Written:
+    """Makes the artifact of a row and a method, once."""
+    made: dict[tuple[str, str, str], Path] = {}
+
+    def write(row: Row, method: str) -> Path:
+        key = (row.format, row.type, method)
+        if key not in made:
+            calibration = CalibrationPlan(source=(str(folder.parent / "text.txt"),), samples=4, length=32)
+            choices = row.choices(method)
+            plan = make_plan(model_facts(folder), DEVICE, use_case="chat", calibration=calibration, **choices)
+            out = folder.parent / "-".join(key).replace(" ", "-")
+            done = quantize(plan, folder, out)
+            assert (plan.format, plan.method) == (row.format, method)
+            assert sum(file.bytes for file in done.files) == plan.file_bytes or row.format == "gguf"
+            made[key] = out
+        return made[key]
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def abroad(request: pytest.FixtureRequest, written: Written) -> Callable[[Cell, Path], Answer]:
+    """Answers of a loader in the other environment."""
+    known: dict[str, dict[Path, Answer]] = {}
+
+    def ask(cell: Cell, artifact: Path) -> Answer:
+        loader, python = cell.use.loader, other_python()
+        if python is None:
+            pytest.skip(f"{loader} was not asked: no environment of its own; `make loaders`, or set {VARIABLE}")
+        if loader not in known:
+            chosen = [item.callspec.params["cell"] for item in request.session.items if "cell" in params_of(item)]
+            tasks = [(written(c.row, c.method), c.use.dtype) for c in chosen if c.use.loader == loader]
+            known[loader] = elsewhere(python, loader, tasks, artifact.parent)
+        return known[loader][artifact]
+
+    return ask
+
+
+def params_of(item: pytest.Item) -> dict[str, object]:
+    return getattr(getattr(item, "callspec", None), "params", {})
+
+
+def keep(cell: Cell, version: str, **found: object) -> None:
+    """Put it into the record when `make cells` asks for that; at once, because all of them take minutes."""
+    if record.VARIABLE in os.environ:
+        record.merge([record.result(cell, version, **found)])
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: "-".join(cell.key).replace(" ", "-"))
+def test_a_cell(cell: Cell, folder: Path, written: Written, abroad: Callable[[Cell, Path], Answer]) -> None:
+    artifact = written(cell.row, cell.method)
+    answer = abroad(cell, artifact) if cell.use.loader in ELSEWHERE else HERE[cell.use.loader](artifact)
+    if answer.rows is None:
+        assert cell.use.refuses, answer.error
+        assert cell.use.refuses in answer.error
+        keep(cell, answer.version, refused=answer.error.split("\n")[0][:160])
+        return
+    assert cell.use.limit, "this loader was known to refuse: let the table say what it does now"
+    count = len(answer.rows)
+    alone = cell.use.weights_only
+    ours, bare = (decoded(place, answer.tokens, weights_only=alone)[-count:] for place in (artifact, folder))
+    found, moved = distance(answer.rows, ours), distance(ours, bare)
+    assert found <= cell.use.limit
+    keep(cell, answer.version, distance=found, moved=moved, limit=cell.use.limit)
+    assert moved < 1.4, "unrelated logits are no further apart"
+
+
+def test_the_distance_sees_a_wrong_decode(folder: Path) -> None:
+    other = write_checkpoint(folder.parent / "other", hidden=256, heads=4, kv_heads=2, intermediate=512, seed=1)
+    assert distance(decoded(other, PROMPT), decoded(folder, PROMPT)) > 1.2

@@ -10,8 +10,8 @@ below the peer's for all other presets. Exit code 1 when a line fails.
 
 --plain compares the weighted search alone: both tools read the same importance matrix and nothing is fed back. Each
 tool is run --repeats times in turn, whole processes from start to exit on --threads threads; medians of wall and
-processor seconds are compared. Accepted when KL is at most --plain-kl times the peer's and both kinds of seconds at most
---plain-time times.
+processor seconds are compared. Accepted when KL is at most --plain-kl times the peer's and both kinds of seconds at
+most --plain-time times.
 """
 
 from __future__ import annotations

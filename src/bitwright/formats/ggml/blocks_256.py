@@ -30,6 +30,7 @@ from bitwright.formats.ggml.codec import (
     Fields,
     as_bytes,
     as_halves,
+    pack_bits,
     pack_nibbles,
     pack_pairs,
     unpack_nibbles,
@@ -63,7 +64,7 @@ class Q3_K(BlockCodec, type="Q3_K"):  # noqa: N801
 
     @classmethod
     def pack_blocks(cls, codes: Bytes, fields: Fields) -> list[Bytes]:
-        high = np.packbits(codes.reshape(-1, 8, 32) >> 2, axis=1, bitorder="little").reshape(-1, 32)
+        high = pack_bits(codes >> 2)
         scales = _shifted(fields["scales"])
         top = np.bitwise_or.reduce((scales.reshape(-1, 1, 4, 4) >> 4) << PAIR_SHIFTS, axis=2)
         low = (scales[:, :8] & 15) | (scales[:, 8:] & 15) << 4
@@ -92,8 +93,7 @@ class _SuperBlock(BlockCodec):
             _pack_six_bits(as_bytes(fields["scales"]), as_bytes(fields["mins"])),
         ]
         if cls.bits == 5:
-            high = np.packbits(codes.reshape(-1, 8, 32) >> 4, axis=1, bitorder="little")
-            parts.append(high.reshape(-1, 32))
+            parts.append(pack_bits(codes >> 4))
         parts.append(pack_nibbles(codes, run=32))
         return parts
 

@@ -74,8 +74,20 @@ def unpack_nibbles(packed: Bytes, *, run: int) -> Bytes:
 
 def pack_pairs(codes: Bytes) -> Bytes:
     """Codes of 2 bits: per 128 elements, byte `l` of 32 holds elements l, l + 32, l + 64, l + 96, the first lowest."""
-    runs = codes.reshape(codes.shape[0], -1, 4, 32)
-    return np.asarray(np.bitwise_or.reduce(runs << PAIR_SHIFTS, axis=2).reshape(codes.shape[0], -1), dtype=np.uint8)
+    return _gather(codes.reshape(-1, 4, 32), 2).reshape(codes.shape[0], -1)
+
+
+def pack_bits(codes: Bytes) -> Bytes:
+    """Codes of 1 bit: byte `e` of 32 holds elements e, e + 32 … e + 224, the first lowest."""
+    return _gather(codes.reshape(-1, 8, 32), 1).reshape(codes.shape[0], -1)
+
+
+def _gather(runs: Bytes, bits: int) -> Bytes:
+    """[N, runs, 32] → [N, 32]. Run by run: `packbits` and `reduce` along an inner axis take five times as long."""
+    packed = runs[:, 0].copy()
+    for place in range(1, runs.shape[1]):
+        packed |= runs[:, place] << np.uint8(bits * place)
+    return packed
 
 
 def unpack_pairs(packed: Bytes) -> Bytes:

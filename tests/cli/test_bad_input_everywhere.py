@@ -107,6 +107,7 @@ OTHERS: dict[str, tuple[list[str], str]] = {
     "convert what does not carry over": (["convert", "{artifact}", "--format", "awq", "--out", "{out}"], "exactly"),
     "convert onto something": (["convert", "{artifact}", "--format", "gptq", "--out", "{tiny}"], "is there already"),
     "imatrix from no text": (["imatrix", "{tiny}", "--out", "{out}", "--calibration", "none.txt"], "none.txt"),
+    "imatrix from nothing": (["imatrix", "{tiny}", "--out", "{out}", "--calibration", "none"], "from text"),
     "imatrix of an artifact": (["imatrix", "{artifact}", "--out", "{out}/x.gguf", *QUICK], "artifact"),
     "quantize by no matrix": (["quantize", "{tiny}", "--out", "{out}", "--type", "Q8_0", "--imatrix", "n"], "`n`"),
     "quantize by what is none": (

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load
 
+from bitwright.core.errors import InputError
 from bitwright.formats.folders.ranges import StoredTensor
-from bitwright.formats.folders.safetensors_file import TORCH_DTYPES, plan_file
+from bitwright.formats.folders.safetensors_file import TORCH_DTYPES, check_finite, plan_file
 
 tensors = st.dictionaries(
     st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=12).filter(
@@ -46,3 +48,12 @@ def test_metadata_is_kept(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(layout.header + bytes(3))
     with safe_open(tmp_path / "a", framework="pt") as reader:
         assert reader.metadata() == {"format": "pt"}
+
+
+def test_the_first_place_counts_rows_of_the_whole_tensor(tmp_path: Path) -> None:
+    values = torch.zeros(6, 4)
+    values[4, 2] = float("nan")
+    with pytest.raises(InputError, match=r"holds 1 of 24 values .*, the first at \[4, 2\]"):
+        check_finite(values, "w", tmp_path)
+    with pytest.raises(InputError, match=r"the first at \[4, 2\]"):
+        check_finite(values[3:], "w", tmp_path, first_row=3)

@@ -43,6 +43,7 @@ def test_time_grows_with_what_is_asked_for(facts: ModelFacts) -> None:
     assert seconds(facts, more) > seconds(facts, more, method="awq") > seconds(facts, more, method="rtn")
     written = msgspec.structs.replace(more, source=("self",))
     assert seconds(facts, written) > seconds(facts, more)
+    assert seconds(facts, msgspec.structs.replace(more, source=()), method="rtn") < seconds(facts, more, method="rtn")
     assert seconds(facts, more, type="F16") == seconds(facts, type="F16")  # no text is read for a cast
     judged = quantizing_time(plan(facts), judging=Judging(tokens=10_000, sampled=True, measured=True))
     assert {"validating", "measuring speed"} <= {part.what for part in judged.parts}

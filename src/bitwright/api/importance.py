@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bitwright.api.making import calibration_plan, check_text
 from bitwright.api.models import adapter_folder, model_folder
-from bitwright.core.errors import UsageError
+from bitwright.api.preflight import check_measurable
 from bitwright.core.plan import CalibrationPlan
 from bitwright.core.protocols import SILENT, Progress
 from bitwright.core.provenance import provenance
@@ -27,8 +27,7 @@ def imatrix(
     Raises `InputError` for a damaged checkpoint or text.
     """
     spec = calibration or calibration_plan((), 64, 512, 0)
-    if not spec.source:
-        raise UsageError("an importance matrix is taken from text", hint="use --calibration FILE, or `self`")
+    check_measurable(spec)
     check_text(spec)
     folder, adapter = model_folder(model, progress=progress), adapter_folder(lora)
     from bitwright.formats.ggml.imatrix import write_imatrix

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitwright.core.errors import EnvironmentFault
+from bitwright.core.errors import EnvironmentFault, UsageError
 from bitwright.core.plan import CalibrationPlan, Plan
 from bitwright.core.protocols import SILENT, Progress
 from bitwright.core.units import format_bytes
@@ -39,10 +39,17 @@ def preflight_imatrix(
     model: Path | str, out: Path, *, lora: Path | str | None, calibration: CalibrationPlan, progress: Progress = SILENT
 ) -> Preflight:
     """What `imatrix` will take. Raises as it does for a model or text that is not there."""
+    check_measurable(calibration)
     from bitwright.api.models import model_facts_of, model_folder
     from bitwright.planner.preflight import imatrix_preflight
 
     return imatrix_preflight(model_facts_of(model_folder(model, progress=progress), lora), calibration, out)
+
+
+def check_measurable(calibration: CalibrationPlan) -> None:
+    """Raise `UsageError` where an importance matrix would be taken from nothing."""
+    if not calibration.source:
+        raise UsageError("an importance matrix is taken from text", hint="use --calibration FILE, or `self`")
 
 
 def refuse_full_disk(found: Preflight) -> None:

@@ -80,7 +80,7 @@ def time_need(core_seconds: dict[str, float]) -> TimeNeed:
 def needs_text(plan: Plan) -> bool:
     """Whether a run takes statistics of its own."""
     fitted = any(is_quantized(entry) and not isinstance(entry.scheme, UNFITTED) for entry in plan.tensors)
-    return fitted and not plan.calibration.imatrix
+    return fitted and bool(plan.calibration.source)
 
 
 def weighs_tokens(plan: Plan) -> bool:

@@ -1,6 +1,6 @@
-"""Bytes that quantizing takes at its peak: the largest matrix in work, or one block with its statistics.
+"""Bytes that quantizing takes at its peak: a part of the largest matrix in work, or one block with its statistics.
 
-    matrix    float32 values, codes, scales and the search over them: 20 bytes a weight
+    matrix    float32 values, codes, scales and the search over them: 20 bytes a weight, for 34 million at a time
     block     float32 weights three times (as read, as rounded, while a group is solved), inputs of a batch of tokens,
               the Gram matrix of the widest input in float32 and its factor in float64
     always    the libraries, and the hidden states of all windows twice
@@ -23,6 +23,7 @@ from bitwright.planner.engine_fit import is_quantized
 LIBRARIES = 600 * MIB
 MATRIX_BYTES, CAST_BYTES, BLOCK_BYTES = 20, 6, 12
 GRAM_BYTES = 24  # float32 twice, float64 twice
+PART_WEIGHTS = 1 << 25  # taken at a time (pipeline/rows.py)
 BATCH_TOKENS = 4096
 RESTS_ON = "what is held at once: matrices, one block, Gram matrices, hidden states"
 
@@ -32,7 +33,8 @@ def working_memory(plan: Plan) -> tuple[int, str]:
     facts, fitted = plan.model, needs_text(plan)
     tokens = plan.calibration.samples * plan.calibration.length if fitted else 0
     matrix = max(
-        math.prod(entry.shape) * (MATRIX_BYTES if is_quantized(entry) else CAST_BYTES) for entry in plan.tensors
+        min(math.prod(entry.shape), PART_WEIGHTS) * (MATRIX_BYTES if is_quantized(entry) else CAST_BYTES)
+        for entry in plan.tensors
     )
     block = _block_bytes(facts, min(tokens, BATCH_TOKENS)) if fitted else 0
     if fitted and plan.method == "gptq":

@@ -63,19 +63,23 @@ def read_rows(path: Path, entry: StoredTensor, start: int, stop: int) -> torch.T
     """Read rows `start` to `stop` of one tensor. Raises `InputError` as `read_tensor` does."""
     shape = (min(stop, entry.shape[0]) - start, *entry.shape[1:])
     row = entry.bytes // entry.shape[0]
-    return read_tensor(path, dataclasses.replace(entry, shape=shape, offset=entry.offset + start * row))
+    part = dataclasses.replace(entry, shape=shape, offset=entry.offset + start * row)
+    return read_tensor(path, part, first_row=start)
 
 
-def read_tensor(path: Path, entry: StoredTensor) -> torch.Tensor:
-    """Read one tensor, in its stored type. Raises `InputError` if the file ends early or a float is not finite."""
+def read_tensor(path: Path, entry: StoredTensor, *, first_row: int = 0) -> torch.Tensor:
+    """Read one tensor, in its stored type; messages count its rows from `first_row`.
+
+    Raises `InputError` if the file ends early or a float is not finite.
+    """
     raw = torch.from_numpy(read_bytes(path, entry))
     tensor = raw.view(TORCH_DTYPES[entry.dtype]).reshape(entry.shape)
     if entry.dtype in CHECKED:
-        check_finite(tensor, entry.name, path)
+        check_finite(tensor, entry.name, path, first_row=first_row)
     return tensor
 
 
-def check_finite(tensor: torch.Tensor, name: str, path: Path) -> None:
+def check_finite(tensor: torch.Tensor, name: str, path: Path, *, first_row: int = 0) -> None:
     """Raise `InputError` with the count and the first place when the tensor holds NaN or infinity.
 
     Least and greatest value carry NaN and infinity along, ten times faster than `isfinite`, which also makes several
@@ -91,6 +95,7 @@ def check_finite(tensor: torch.Tensor, name: str, path: Path) -> None:
             first = start + int(lost[0])
         bad += len(lost)
     where = [int(index) for index in np.unravel_index(first, tensor.shape or (1,))]
+    where[0] += first_row
     raise InputError(
         f"`{name}` in `{path}` holds {bad} of {tensor.numel()} values that are NaN or infinite, the first at {where}",
         hint="the checkpoint is damaged, or its training diverged; it cannot be quantized",

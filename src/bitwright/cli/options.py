@@ -58,7 +58,9 @@ Keep = Annotated[
         help="Leave tensors whose names match in floating point: '*.down_proj'. Repeatable.",
     ),
 ]
-Method = Annotated[str | None, typer.Option("--method", metavar="METHOD", help="gptq, awq, smoothquant or rtn.")]
+Method = Annotated[
+    str | None, typer.Option("--method", metavar="METHOD", help="gptq, awq, smoothquant, zeroquant or rtn.")
+]
 ActOrder = Annotated[
     str,
     typer.Option(

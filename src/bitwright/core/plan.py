@@ -10,7 +10,7 @@ from bitwright.core.schemes import MinifloatScheme, WeightScheme
 ArtifactFormat = Literal[
     "gguf", "compressed-tensors", "gptq", "gptq_v2", "awq", "bitsandbytes", "fp8", "modelopt", "safetensors"
 ]
-Method = Literal["gptq", "awq", "smoothquant", "rtn"]
+Method = Literal["gptq", "awq", "smoothquant", "zeroquant", "rtn"]
 Effort = Literal["fast", "balanced", "best"]
 ActOrder = Literal["static", "group", "none"]
 UseCase = Literal["chat", "code", "medical-legal", "summarization", "vlm"]

@@ -14,6 +14,7 @@ Dimension key: W windows · T tokens per window · H hidden · V vocabulary
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from bitwright.facts.families import FAMILIES
 from bitwright.modeling.attention import implementation, layer_type, mask
 from bitwright.modeling.experts import separate_experts
 from bitwright.modeling.rounded_inputs import round_inputs
-from bitwright.tensors.products import differentiable_linear
+from bitwright.tensors.products import differentiable_linear, trainable_linear
 
 LAYERS = "model.layers"
 EMBEDDING = "model.embed_tokens.weight"
@@ -40,10 +41,14 @@ class Linear(nn.Linear):
 
     rounding: InputRounding | None = None
     reduced = False  # products in bfloat16
+    trained: Callable[[], torch.Tensor] | None = None  # weights that a gradient goes to (distillation.py)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if self.rounding is not None:
-            input = round_inputs(input, self.rounding)
+            rounded = round_inputs(input, self.rounding)
+            input = input + (rounded - input).detach() if input.requires_grad else rounded
+        if self.trained is not None:
+            return trainable_linear(input, self.trained(), self.bias)
         return differentiable_linear(input, self.weight, self.bias, reduced=self.reduced)
 
 

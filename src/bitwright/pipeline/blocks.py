@@ -24,6 +24,7 @@ from bitwright.facts.families import BLOCK, FAMILIES, FINAL_NORM
 from bitwright.modeling.stages import run_staged
 from bitwright.modeling.walk import Walker
 from bitwright.pipeline.block_inputs import BlockInputs, TokenWeights
+from bitwright.pipeline.distill import distill_block
 from bitwright.pipeline.rescale import divide_norm, scaling_note, smoothed_groups, stored_dtype, weight_of
 from bitwright.pipeline.rows import HeldRows, StoredRows, parts
 from bitwright.pipeline.workshop import Workshop, write_tensor
@@ -72,6 +73,10 @@ def quantize_block(
                 tokens=inputs.tokens.get(group.name),
             )  # fmt: skip
 
+    if shop.method == "zeroquant":
+        trained = distill_block(shop, walker, index, block, inputs, groups, batches, outputs)
+        records |= trained.records
+        return tuple(records[name] for name in names), torch.cat(tuple(trained.outputs))
     if shop.method != "gptq":  # nothing is fed back, so the float pass has seen all that is needed
         for group in groups.values():
             solve_group(group, inputs.known[group.name])

@@ -25,6 +25,7 @@ from bitwright.pipeline.casts import CastLoss, cast_loss, is_half, saturated
 from bitwright.pipeline.rows import Rows, StoredRows, parts
 from bitwright.pipeline.sensitivity import Sensitivities
 from bitwright.pipeline.units import is_float
+from bitwright.quantize.nearest import squared_errors
 from bitwright.quantize.solve import Solver, Statistics, join_rows, needs_peak, solved_whole
 from bitwright.tensors.products import has_bfloat16
 from bitwright.tensors.qtensor import Float32, QTensor
@@ -46,6 +47,11 @@ class Workshop:
     sensitivities: Sensitivities | None = None
     emit: Callable[[Mapping[str, bytes]], None]
     importance: Mapping[str, NDArray[np.float32]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def rounding(self) -> Method:
+        """The method for a single matrix: training takes whole blocks, the rest is rounded to nearest."""
+        return "rtn" if self.method == "zeroquant" else self.method
 
     @property
     def narrow(self) -> bool:
@@ -84,7 +90,7 @@ def write_tensor(
     if peak is None and needs_peak(entry.scheme):
         peak = max(_largest(rows.read(*part)) for part in parts(entry.shape))
     solver = Solver(
-        statistics, entry.scheme, shop.method, entry.shape[0], peak=peak, importance_I=shop.importance.get(name)
+        statistics, entry.scheme, shop.rounding, entry.shape[0], peak=peak, importance_I=shop.importance.get(name)
     )
     _solve(shop, entry, entry.scheme, solver, rows, see)
     notes = solver.notes()
@@ -92,6 +98,19 @@ def write_tensor(
         name=name, scheme=entry.scheme.label, method=notes.method, bytes=entry.bytes, weight_error=notes.weight_error,
         output_error=notes.output_error, damping=notes.damping, notes=(*said, *notes.notes),
         seconds=time.monotonic() - started, tokens=tokens,
+    )  # fmt: skip
+
+
+def write_codes(
+    shop: Workshop, name: str, tensor: QTensor, weight_OI: Float32, *, said: tuple[str, ...] = (), seconds: float
+) -> TensorRecord:
+    """Emit codes that were chosen elsewhere, for the matrix `weight_OI`."""
+    entry = shop.plans[name]
+    shop.emit(shop.writer.encode(entry, tensor))
+    error, size = squared_errors(weight_OI, tensor.decode())
+    return TensorRecord(
+        name=name, scheme=entry.scheme.label, method=shop.method, bytes=entry.bytes,
+        weight_error=error / size if size > 0 else 0.0, notes=said, seconds=seconds,
     )  # fmt: skip
 
 

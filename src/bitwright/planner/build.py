@@ -199,6 +199,11 @@ def _method(chosen: _Sized, request: Request) -> tuple[Method, Reason]:
             f"smoothquant makes inputs easier to round, and engines leave the inputs of {chosen.candidate.label} alone",
             hint=f"use --method awq, or one of the types {', '.join(rounding)}",
         )
+    if request.method == "zeroquant" and not isinstance(chosen.candidate.scheme, IntScheme):
+        raise UsageError(
+            f"zeroquant trains weights on grids of integers, and {chosen.candidate.label} is none",
+            hint="use --type W8A8, W4A16 or another integer type, or another --method",
+        )
     if request.method is not None:
         return request.method, Reason(choice=request.method, because="it was asked for", source="the request")
     because = "errors of each column are fed back into the next ones, at equal bytes and without a slower kernel"

@@ -133,7 +133,7 @@ class Solver:
         importance_I: Float32 | None = None,
         threads: int | None = None,
     ) -> None:
-        """`rows` counts those of the whole matrix. Without statistics inputs count alike, codes are the nearest ones.
+        """`rows` counts those of the whole matrix. Without statistics every input counts alike, and codes are nearest.
 
         `importance_I` is a Gram matrix's diagonal where nothing else of it is known (an importance matrix of
         llama.cpp). `peak` is the largest magnitude of all matrices that an engine fuses with this one, itself included,

@@ -80,6 +80,32 @@ def differentiable_linear(
     return linear(inputs, weight_OI, bias_O, reduced=reduced)
 
 
+class TrainableLinear(torch.autograd.Function):
+    """`linear` with gradients for inputs and weights."""
+
+    @staticmethod
+    def forward(
+        context: Any, inputs: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor | None
+    ) -> torch.Tensor:
+        """[..., I] → [..., O]."""
+        context.save_for_backward(inputs, weight_OI)
+        return linear(inputs, weight_OI, bias_O)
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+        """[..., O] → [..., I] and [O, I]."""
+        inputs, weight_OI = context.saved_tensors
+        to_NO, from_NI = (tensor.reshape(-1, tensor.shape[-1]) for tensor in (gradients[0], inputs))
+        to_weight = linear(to_NO.T.contiguous(), from_NI.T.contiguous())
+        return linear(gradients[0], weight_OI.T.contiguous()), to_weight, None
+
+
+def trainable_linear(inputs: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor | None) -> torch.Tensor:
+    """`linear`, recorded for a backward pass to weights too."""
+    recorded: torch.Tensor = TrainableLinear.apply(inputs, weight_OI, bias_O)  # type: ignore[no-untyped-call]
+    return recorded
+
+
 def add_gram(upper_II: torch.Tensor, rows_NI: torch.Tensor, *, reduced: bool = False) -> None:
     """Add xᵀ x of float32 rows to the upper triangle of `upper_II`, in place; what lies below means nothing.
 

@@ -64,7 +64,7 @@ class Q3_K(BlockCodec, type="Q3_K"):  # noqa: N801
 
     @classmethod
     def pack_blocks(cls, codes: Bytes, fields: Fields) -> list[Bytes]:
-        high = pack_bits(codes >> 2)
+        high = pack_bits(as_bytes(codes >> 2))
         scales = _shifted(fields["scales"])
         top = np.bitwise_or.reduce((scales.reshape(-1, 1, 4, 4) >> 4) << PAIR_SHIFTS, axis=2)
         low = (scales[:, :8] & 15) | (scales[:, 8:] & 15) << 4
@@ -93,7 +93,7 @@ class _SuperBlock(BlockCodec):
             _pack_six_bits(as_bytes(fields["scales"]), as_bytes(fields["mins"])),
         ]
         if cls.bits == 5:
-            parts.append(pack_bits(codes >> 4))
+            parts.append(pack_bits(as_bytes(codes >> 4)))
         parts.append(pack_nibbles(codes, run=32))
         return parts
 

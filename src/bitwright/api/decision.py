@@ -36,6 +36,7 @@ def make_plan(
     calibration: CalibrationPlan | None = None,
     context: int = CONTEXT,
     act_order: str = "static",
+    kv_cache: str | None = None,
     saturate: bool = False,
     overrides: Sequence[Override] = (),
     vision: str | None = None,
@@ -70,8 +71,8 @@ def make_plan(
         model_facts_of(model_folder(model, progress=progress), lora),
         device,
         use_case=use_case, format=format, type=type, method=method, effort=effort, bits=bits, group_size=group_size,
-        symmetric=symmetric, calibration=calibration, context=context, act_order=act_order, saturate=saturate,
-        overrides=overrides, parts=parts,
+        symmetric=symmetric, calibration=calibration, context=context, act_order=act_order, kv_cache=kv_cache,
+        saturate=saturate, overrides=overrides, parts=parts,
     )  # fmt: skip
     return _without_unseen(plan)
 
@@ -143,6 +144,7 @@ def what_differs(begun: Plan, plan: Plan) -> str | None:
         "effort",
         "use_case",
         "act_order",
+        "kv_cache",
         "saturate",
         "calibration",
     ):

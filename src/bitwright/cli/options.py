@@ -67,6 +67,10 @@ ActOrder = Annotated[
         "--act-order", metavar="ORDER", help="static, group (stored in GPTQ files as g_idx) or none: columns of GPTQ."
     ),
 ]
+KvCache = Annotated[
+    str | None,
+    typer.Option("--kv-cache", metavar="TYPE", help="fp8: store scales of keys and values, observed on the text."),
+]
 Effort = Annotated[
     str, typer.Option("--effort", metavar="EFFORT", help="fast, balanced or best: time spent on quality.")
 ]

@@ -34,6 +34,7 @@ DECISIONS = (
     "method",
     "effort",
     "act_order",
+    "kv_cache",
     "bits",
     "group_size",
     "asymmetric",
@@ -63,6 +64,7 @@ def run(
     method: options.Method = None,
     effort: options.Effort = "balanced",
     act_order: options.ActOrder = "static",
+    kv_cache: options.KvCache = None,
     bits: options.Bits = None,
     group_size: options.GroupSize = "128",
     asymmetric: options.Asymmetric = False,
@@ -80,8 +82,7 @@ def run(
     quiet: options.Quiet = False,
 ) -> None:
     """Write a quantized artifact, one decoder block in memory at a time."""
-    bars = progress(quiet)
-    target = (target_size, target_bpw)
+    bars, target = progress(quiet), (target_size, target_bpw)
     if plan is not None:
         made = _given(plan, context)
     else:
@@ -94,7 +95,7 @@ def run(
             lora=lora,
             method=method,
             effort=effort,
-            act_order=act_order,
+            act_order=act_order, kv_cache=kv_cache,
             bits=bits, group_size=group_size_of(group_size),
             symmetric=not asymmetric,
             vision=vision, projector=projector, few_bits=force, saturate=force,

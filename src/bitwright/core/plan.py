@@ -170,6 +170,7 @@ class Plan(Document, frozen=True, kw_only=True):
     overrides: tuple[Override, ...] = ()
     budget: Budget | None = None
     act_order: ActOrder = "static"  # in which order GPTQ takes columns, and whether groups follow it
+    kv_cache: Literal["fp8"] | None = None  # scales of the key-value cache are stored
     saturate: bool = False  # what F16 cannot hold becomes its largest value, instead of being refused
     engine: str
     launch: tuple[str, ...]  # the command that serves the artifact; {artifact} stands for its path

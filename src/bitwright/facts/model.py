@@ -16,6 +16,7 @@ from typing import Any
 
 from bitwright.core.errors import InputError, UnsupportedError
 from bitwright.core.plan import ExpertFacts, ModelFacts, TensorFacts
+from bitwright.facts.cache_scales import KEY_SCALE, VALUE_SCALE
 from bitwright.facts.checkpoint import CONFIG, Checkpoint, read_checkpoint
 from bitwright.facts.families import EMBEDDING, FAMILIES, FINAL_NORM, HEAD, Family, family_of
 from bitwright.facts.vision import decoder_config, split, vision_family
@@ -24,12 +25,8 @@ FLOAT_DTYPES = ("F32", "F16", "BF16")
 MOE_KEYS = ("num_local_experts", "num_experts", "n_routed_experts")
 ACTIVATION_KEYS = ("hidden_activation", "hidden_act")  # Gemma's configs may hold both, and mean the first
 BIAS_KEYS = ("attention_bias", "mlp_bias")
-BUFFERS = (
-    "rotary_emb.inv_freq",
-    ".masked_bias",
-    ".attn.bias",
-    ".position_ids",
-)  # recomputed by every reader; old checkpoints hold them
+# recomputed by every reader where old checkpoints hold them; scales of the cache are no weights
+BUFFERS = ("rotary_emb.inv_freq", ".masked_bias", ".attn.bias", ".position_ids", KEY_SCALE, VALUE_SCALE)
 DEFAULT_ROPE_THETA = 10000.0
 
 

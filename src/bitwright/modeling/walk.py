@@ -26,6 +26,7 @@ from bitwright.core.schemes import InputRounding
 from bitwright.facts.blocks import Group, block_groups
 from bitwright.facts.families import FAMILIES
 from bitwright.modeling.attention import implementation, layer_type, mask
+from bitwright.modeling.cache_peaks import CachePeaks
 from bitwright.modeling.experts import separate_experts
 from bitwright.modeling.rounded_inputs import round_inputs
 from bitwright.tensors.products import differentiable_linear, trainable_linear
@@ -67,6 +68,7 @@ class Walker:
             if isinstance(module, Linear):
                 module.reduced = reduced
         self._rotary = type(self._skeleton.model.rotary_emb)(config=self._config)
+        self.cache_peaks: CachePeaks | None = None  # observes keys and values where it is set
         self._norm: nn.Module | None = None
         self._head_VH: torch.Tensor | None = None
         self._head_rounding: InputRounding | None = None
@@ -138,6 +140,7 @@ class Walker:
             attention_mask=mask(self._config, index, hidden_WTH.shape[1], hidden_WTH.dtype),
             position_ids=positions,
             position_embeddings=self._rotary(hidden_WTH, positions, *([kind] if own else [])),
+            past_key_values=self.cache_peaks,
         )
         result: torch.Tensor = output[0] if isinstance(output, tuple) else output
         return result

@@ -20,7 +20,9 @@ from bitwright.core.plan import TensorPlan
 from bitwright.core.records import TensorRecord
 from bitwright.core.schemes import FloatScheme
 from bitwright.facts.blocks import Group, block_folds
+from bitwright.facts.cache_scales import KEY_SCALE, is_cache_scale
 from bitwright.facts.families import BLOCK, FAMILIES, FINAL_NORM
+from bitwright.modeling.cache_peaks import CachePeaks
 from bitwright.modeling.stages import run_staged
 from bitwright.modeling.walk import Walker
 from bitwright.pipeline.block_inputs import BlockInputs, TokenWeights
@@ -41,6 +43,8 @@ def quantize_block(
     """One decoder block. Without hidden states (an artifact all in floating point) tensors are only cast."""
     prefix = BLOCK.format(layer=index)
     names = [name for name in shop.plans if name.startswith(prefix)]
+    cached = [name for name in names if is_cache_scale(name)]
+    walker.cache_peaks = CachePeaks() if cached else None
     if hidden_WTH is None:
         return tuple(write_tensor(shop, name) for name in names), None
     block = walker.load_block(index)
@@ -61,7 +65,7 @@ def quantize_block(
     records = {
         name: write_tensor(shop, name, rows=HeldRows(block.get_parameter(name.removeprefix(prefix)).data.numpy()))
         for name in names
-        if name not in linears
+        if name not in linears and name not in cached
     }
 
     def solve_group(group: Group, statistics: Statistics | None) -> None:
@@ -80,6 +84,7 @@ def quantize_block(
     if shop.method != "gptq":  # nothing is fed back, so the float pass has seen all that is needed
         for group in groups.values():
             solve_group(group, inputs.known[group.name])
+        records |= write_cache_scales(shop, walker.cache_peaks, cached)
         return tuple(records[name] for name in names), torch.cat(tuple(outputs))
     if shop.narrow:
         walker.narrow(block)
@@ -93,7 +98,19 @@ def quantize_block(
         lambda leader, part: inputs.observe(leaders[leader], part),
         lambda leader: solve_group(leaders[leader], inputs.complete(leaders[leader])),
     )
+    records |= write_cache_scales(shop, walker.cache_peaks, cached)
     return tuple(records[name] for name in names), torch.cat(staged)
+
+
+def write_cache_scales(shop: Workshop, peaks: CachePeaks | None, names: Sequence[str]) -> dict[str, TensorRecord]:
+    """The scales of the key-value cache, where the plan stores them."""
+    records = {}
+    for name in names:
+        assert peaks is not None, name
+        peak, scale = (found[not name.endswith(KEY_SCALE)] for found in ((peaks.key, peaks.value), peaks.scales()))
+        said = (f"the largest magnitude that was seen: {peak:g}",)
+        records[name] = write_tensor(shop, name, rows=HeldRows(np.array([scale], dtype=np.float32)), said=said)
+    return records
 
 
 def token_weights(shop: Workshop, index: int) -> TokenWeights:

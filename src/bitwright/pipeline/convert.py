@@ -36,6 +36,8 @@ from bitwright.core.protocols import SILENT, Progress, WeightSource
 from bitwright.core.provenance import provenance
 from bitwright.core.records import ArtifactFile, ConversionRecord
 from bitwright.core.schemes import FloatScheme, GgmlScheme, MinifloatScheme, WeightScheme
+from bitwright.facts.cache_scales import is_cache_scale
+from bitwright.facts.checkpoint import read_checkpoint
 from bitwright.facts.families import FAMILIES, gguf_name, is_block_linear
 from bitwright.facts.packed_tensors import parts_of
 from bitwright.formats.coded import CodedSource
@@ -156,7 +158,7 @@ def convert(
             write_bytes(work / CARD_NAME, with_origin(sidecars[CARD_NAME].decode(), origin).encode())
         record = ConversionRecord(
             source=str(place), source_format=source.format, source_fingerprint=source.facts.fingerprint, plan=plan,
-            tensors=proof.tensors, values=proof.values, notes=_notes(source, plan),
+            tensors=proof.tensors, values=proof.values, notes=_notes(source, plan, place),
             files=_files(work, layouts, plan.format), seconds=time.monotonic() - started, provenance=provenance(),
         )  # fmt: skip
         write_document(record, work / RECORD)
@@ -215,12 +217,14 @@ def _value(source: CodedSource, entry: TensorPlan, floats: WeightSource, format:
     return floats.load(entry.name).float().numpy()
 
 
-def _notes(source: CodedSource, plan: Plan) -> tuple[str, ...]:
+def _notes(source: CodedSource, plan: Plan, place: Path) -> tuple[str, ...]:
     """Tensors that are codes in the source and floats in the target."""
     before = {tensor.name for tensor in source.facts.tensors if tensor.dtype not in FLOAT_TYPES}
     said = []
     if _inverts_factors(source, plan):
         said.append("NVFP4's factors are stored as their reciprocals: values agree within 2.4e-7 of themselves")
+    if place.is_dir() and any(is_cache_scale(tensor.name) for tensor in read_checkpoint(place).tensors):
+        said.append("the stored scales of the key-value cache are not carried over: quantize with --kv-cache fp8")
     grown = [e.name for e in plan.tensors if e.scheme == FloatScheme(dtype="f32") and e.name in before]
     return (*said, *_as_floats(grown))
 

@@ -22,7 +22,7 @@ def needs_text(plan: Plan) -> bool:
     """Whether statistics have to be taken: not for an artifact in floating point or with bitsandbytes' own rounding,
     nor with an importance matrix, nor where the plan names no text."""
     unfitted = all(is_float(entry) or isinstance(entry.scheme, WHOLE) for entry in plan.tensors)
-    return bool(plan.calibration.source) and not unfitted
+    return bool(plan.calibration.source) and not (unfitted and plan.kv_cache is None)
 
 
 def unit_names(plan: Plan) -> list[str]:

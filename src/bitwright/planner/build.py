@@ -44,6 +44,7 @@ from bitwright.facts.stored_tensors import safetensors_bytes
 from bitwright.planner.column_order import with_act_order
 from bitwright.planner.decide import Candidate, Decision, capability_of, decide, named_scheme
 from bitwright.planner.file_size import gguf_file_bytes
+from bitwright.planner.kv_cache import with_kv_cache
 from bitwright.planner.memory import SGLANG, VLLM, fits, overhead_interval, serving_memory
 from bitwright.planner.overrides import override_reasons, override_tensors
 from bitwright.planner.request import Request, check_request
@@ -77,6 +78,7 @@ def make_plan(
     calibration: CalibrationPlan | None = None,
     context: int = 4096,
     act_order: str = "static",
+    kv_cache: str | None = None,
     saturate: bool = False,
     overrides: Sequence[Override] = (),
     parts: PartTypes = KEPT,
@@ -96,8 +98,7 @@ def make_plan(
         use_case=use_case, format=format, type=type, method=method, effort=effort, bits=bits,
         group_size=group_size, symmetric=symmetric,
     )  # fmt: skip
-    decision = decide(facts, device, request)
-    context = min(context, facts.context)
+    decision, context = decide(facts, device, request), min(context, facts.context)
     chosen, fit = _first_that_fits(facts, device, decision, context, overrides, parts)
     check_parts(facts, chosen.candidate.format, parts, request.use_case)
     how, how_reason = _method(chosen, request)
@@ -121,7 +122,7 @@ def make_plan(
         reasons=(*_reasons(facts, decision, chosen, parts), how_reason, *fit),
         warnings=(*decision.warnings, *_warnings(facts, device, chosen, parts)),
     )
-    return with_act_order(plan, act_order)
+    return with_kv_cache(with_act_order(plan, act_order), kv_cache)
 
 
 def _reasons(facts: ModelFacts, decision: Decision, chosen: _Sized, parts: PartTypes) -> tuple[Reason, ...]:

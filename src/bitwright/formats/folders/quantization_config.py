@@ -62,7 +62,7 @@ def quantization_config(plan: Plan) -> dict[str, Any]:
         "quantization_status": "compressed",
         "config_groups": groups,
         "ignore": _ignored(plan.tensors) if plan.model.vision is None else ignored_patterns(plan.model, plan.tensors),
-        "kv_cache_scheme": None,
+        "kv_cache_scheme": None if plan.kv_cache is None else _arguments(8, "float", "tensor"),
         "global_compression_ratio": None,
     }
 

@@ -52,10 +52,12 @@ class ModelOptWriter(SafetensorsFolderWriter):
         details: dict[str, Any] = {"weights": numbers, "targets": ["Linear"]}
         if scheme.activations is not None:
             details["input_activations"] = numbers | {"dynamic": scheme.activations.dynamic}
+        cache = {"kv_cache_scheme": {"dynamic": False, "num_bits": 8, "type": "float"}} if self._plan.kv_cache else {}
         return {
             "quant_method": "modelopt",
             "quant_algo": self._algorithm(),
             **group,
+            **cache,
             "config_groups": {"group_0": details},
             "ignore": self._kept(),
             "producer": self._producer(),
@@ -64,7 +66,7 @@ class ModelOptWriter(SafetensorsFolderWriter):
     def extra_files(self) -> dict[str, bytes]:
         described = {
             "quant_algo": self._algorithm(),
-            "kv_cache_quant_algo": None,
+            "kv_cache_quant_algo": None if self._plan.kv_cache is None else "FP8",
             "group_size": GROUPS.get(self._scheme().scaling),
             "exclude_modules": self._kept(),
         }

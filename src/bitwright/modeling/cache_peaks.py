@@ -1,0 +1,36 @@
+"""The largest keys and values that a block hands to its cache: after norms and rotation, before heads are repeated.
+
+A transformers block that is given a cache calls `update` with what an engine would store, and goes on with what it gets
+back. So an object with that one method sees it in every family, and changes nothing.
+
+Source: transformers 5.23, models/*/modeling_*.py (`past_key_values.update`).
+"""
+
+from __future__ import annotations
+
+import torch
+
+E4M3_LARGEST = 448.0
+
+
+class CachePeaks:
+    """Stands in for a cache. `key` and `value` are the largest magnitudes so far."""
+
+    def __init__(self) -> None:
+        self.key = self.value = 0.0
+
+    def update(
+        self, keys: torch.Tensor, values: torch.Tensor, layer: int, *others: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Called by the attention layer: both [W, heads, T, width]."""
+        self.key = max(self.key, float(keys.abs().max()))
+        self.value = max(self.value, float(values.abs().max()))
+        return keys, values
+
+    def scales(self) -> tuple[float, float]:
+        """What an engine divides keys and values by before it rounds them to E4M3."""
+        return _scale(self.key), _scale(self.value)
+
+
+def _scale(peak: float) -> float:
+    return peak / E4M3_LARGEST if peak > 0 else 1.0

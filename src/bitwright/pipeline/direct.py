@@ -8,7 +8,7 @@ thread, whatever the size of a tensor. Same job folder, same records and same by
 A job is committed when `COMMIT_SECONDS` have passed, not after every unit: blocks take milliseconds here, and waiting
 for the disk after each would cost more than they do.
 
-Not here: everything that needs activations, an adapter, a float GGUF file, a cast that may overflow or
+Not here: all that needs activations, an adapter, a float GGUF file, a vision tower, a cast that may overflow or
 another format (run.py).
 Dimension key: O outputs · I inputs
 """
@@ -79,7 +79,7 @@ class Bench:
 
 def is_direct(plan: Plan, folder: Path, adapter: Path | None) -> bool:
     """Whether a plan can be obeyed here."""
-    plain = adapter is None and not plan.model.adapter and not is_gguf(folder)
+    plain = adapter is None and not plan.model.adapter and not is_gguf(folder) and plan.model.vision is None
     known = all(tensor.dtype in WIDENED for tensor in plan.model.tensors)
     cast = any(is_half(entry) for entry in plan.tensors)
     return plan.format == "gguf" and plain and known and not cast and not needs_text(plan)

@@ -25,7 +25,7 @@ from bitwright.pipeline.casts import CastLoss, cast_loss, is_half, saturated
 from bitwright.pipeline.rows import Rows, StoredRows, parts
 from bitwright.pipeline.sensitivity import Sensitivities
 from bitwright.pipeline.units import is_float
-from bitwright.quantize.nearest import squared_errors
+from bitwright.quantize.nearest import decoded_errors
 from bitwright.quantize.solve import Solver, Statistics, join_rows, needs_peak, solved_whole
 from bitwright.tensors.products import has_bfloat16
 from bitwright.tensors.qtensor import Float32, QTensor
@@ -107,7 +107,7 @@ def write_codes(
     """Emit codes that were chosen elsewhere, for the matrix `weight_OI`."""
     entry = shop.plans[name]
     shop.emit(shop.writer.encode(entry, tensor))
-    error, size = squared_errors(weight_OI, tensor.decode())
+    error, size = decoded_errors(weight_OI, tensor.decode())
     return TensorRecord(
         name=name, scheme=entry.scheme.label, method=shop.method, bytes=entry.bytes,
         weight_error=error / size if size > 0 else 0.0, notes=said, seconds=seconds,

@@ -43,3 +43,9 @@ def round_measured(weight_OI: Float32, weights_I: Float32, kind: str) -> tuple[Q
     codes_OI = round_to_grid(weight_OI, grid, code_type(scheme))
     error, size = squared_errors(weight_OI, codes_OI, grid)
     return QTensor(scheme=scheme, codes=grid.stored_codes(codes_OI), fields=fields), error, size
+
+
+def decoded_errors(weight_OI: Float32, decoded_OI: Float32) -> tuple[float, float]:
+    """Squared sums of the errors of decoded values, and of the weights."""
+    error_OI = weight_OI - decoded_OI
+    return float(np.vdot(error_OI, error_OI)), float(np.vdot(weight_OI, weight_OI))

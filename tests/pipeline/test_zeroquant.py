@@ -75,7 +75,7 @@ def test_types_without_an_integer_grid_are_refused(folder: Path) -> None:
 def test_a_latent_begins_at_its_weights(bits: int) -> None:
     half = 2 ** (bits - 1)
     scale, zero = torch.tensor([[0.5, 0.0], [0.25, 2.0]]), torch.tensor([[1.0, 0.0], [0.0, -1.0]])
-    weight = torch.tensor([[0.5, -0.5, 0.0, 0.0], [0.0, 0.25, 2.0, -1.5]])
+    weight = torch.tensor([[0.5, -0.5, 0.0, 0.0], [0.0, 0.25, 4.0, -2.0]])
     latent = Latent.of(weight, scale, zero, -half, half - 1)
     assert torch.equal(latent.values(), weight)
 

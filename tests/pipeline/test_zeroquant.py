@@ -80,11 +80,12 @@ def test_a_latent_begins_at_its_weights(bits: int) -> None:
     assert torch.equal(latent.values(), weight)
 
 
-def test_training_finds_the_rounding_that_errors_cancel_in() -> None:
-    """Two inputs that are always equal: both weights lie at 0.4 steps, and only their sum matters."""
-    linear = Linear(2, 1, bias=False)
-    weight = torch.full((1, 2), 0.4)
-    latent = Latent.of(weight, torch.ones(1, 1), None, -8, 7)
-    inputs = torch.randn(16, 8, 1, generator=torch.Generator().manual_seed(0)).expand(-1, -1, 2).contiguous()
-    distill(linear, {"x": linear}, {"x": latent}, inputs, inputs @ torch.tensor([[0.4], [0.5]]), seed=1)
-    assert float(latent.codes().sum()) == 1
+def test_training_finds_roundings_whose_errors_cancel() -> None:
+    """All inputs are always equal, so that only the sum of the weights matters: 6.4 steps, none to nearest."""
+    linear = Linear(16, 1, bias=False)
+    weight = torch.linspace(0.31, 0.49, 16)[None]
+    latent = Latent.of(weight.clone(), torch.ones(1, 1), None, -8, 7)
+    inputs = torch.randn(16, 8, 1, generator=torch.Generator().manual_seed(0)).expand(-1, -1, 16).contiguous()
+    distill(linear, {"x": linear}, {"x": latent}, inputs, inputs @ weight.T, seed=1)
+    assert float(weight.round().sum()) == 0
+    assert abs(float(latent.codes().sum()) - 6.4) < 2

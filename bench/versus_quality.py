@@ -9,8 +9,9 @@ finished and names what is missing.
     fp8      E4M3 weights and inputs: llm-compressor's FP8_DYNAMIC
 
 AutoRound takes 200 steps a block, hours for a whole model on a processor. `--blocks N` therefore compares the first N
-decoder blocks alone: peers quantize a copy of the model that ends there, which changes nothing for methods that go
-block by block, and all artifacts are judged with their N blocks in the original. Ours are those of the whole model.
+decoder blocks alone: a copy of the model that ends there is quantized, which changes nothing for methods that go block
+by block, and all artifacts are judged with their N blocks in the original. Effort best takes gradients, and so sees the
+whole model.
 
 A line holds when the ratio of KL stays under its limit on the first text, and under 1 (FP8: 1.05) on the others, where
 an advantage may shrink but must not turn. Exit code 1 when a line fails.
@@ -48,11 +49,13 @@ class Made:
 
 def ours(name: str, arguments: argparse.Namespace, windows: list[list[int]]) -> Made | None:
     """Our artifact; `None` when it may not be made."""
-    out = arguments.work / f"{arguments.model.name}-{name}"
+    whole = arguments.blocks is None or "best" in COMMANDS[name].flags
+    model = arguments.model if whole else shortened(arguments.model, arguments.peers_dir, arguments.blocks)
+    out = arguments.work / f"{model.name}-{name}"
     if arguments.reuse and not (out / "quant.json").exists():
         return None
     made = quantize(
-        arguments.model,
+        model,
         out,
         flags_of(name, arguments),
         calibration=arguments.calibration,

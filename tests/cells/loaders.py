@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from bitwright import api
-from bitwright.core.protocols import WeightSource
+from bitwright.core.protocols import RoundsInputs, WeightSource
 from bitwright.engines.chat import connect
 from bitwright.engines.llamacpp import LlamaCppServer
 from bitwright.formats.sniff import gguf_file, open_source
@@ -56,24 +56,31 @@ def distance(theirs: Rows, ours: Rows) -> float:
     return float(np.sqrt(np.square(theirs - ours)[known].mean() / spread))
 
 
-class WeightsAlone:
-    """An artifact that keeps silent about its inputs."""
+class AsLoaded:
+    """An artifact as a loader takes it: weights cast, and perhaps not a word about inputs."""
 
-    def __init__(self, source: WeightSource) -> None:
-        self.facts, self.config, self.names, self.load = source.facts, source.config, source.names, source.load
+    def __init__(self, source: WeightSource, *, weights_only: bool, dtype: torch.dtype) -> None:
+        self.facts, self.config, self.names = source.facts, source.config, source.names
+        self._source, self._dtype = source, dtype
+        if not weights_only and isinstance(source, RoundsInputs):
+            self.input_rounding = source.input_rounding
+
+    def load(self, name: str) -> torch.Tensor:
+        return self._source.load(name).to(self._dtype).float()
 
 
-def decoded(artifact: Path, tokens: Sequence[int], *, weights_only: bool = False) -> Rows:
+def decoded(
+    artifact: Path, tokens: Sequence[int], *, weights_only: bool = False, dtype: torch.dtype = torch.float32
+) -> Rows:
     """Our own: decoded by our readers, run block by block in float32, inputs rounded as the artifact says."""
-    source = open_source(artifact)
-    walker = Walker(WeightsAlone(source) if weights_only else source)
+    walker = Walker(AsLoaded(open_source(artifact), weights_only=weights_only, dtype=dtype))
     hidden = walker.embed(torch.tensor([tokens]))
     for index in range(walker.layers):
         hidden = walker.run_block(index, hidden)
     return np.asarray(torch.log_softmax(walker.logits(hidden)[0], dim=-1).numpy())
 
 
-def transformers(artifact: Path) -> Answer:
+def transformers(artifact: Path, dtype: str = "float32") -> Answer:
     """`AutoModelForCausalLM`, with compressed-tensors or bitsandbytes where the config asks for them."""
     from transformers import AutoModelForCausalLM
 
@@ -82,17 +89,26 @@ def transformers(artifact: Path) -> Answer:
     names = ("transformers", *(name for name in ("compressed-tensors", "bitsandbytes") if name == method))
     version = versions(*names)
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(artifact, dtype=torch.float32)
-        if method != "bitsandbytes":
-            torch.nn.Module.float(model)  # some formats are decoded to bfloat16 whatever was asked for
+        model: Any = AutoModelForCausalLM.from_pretrained(artifact, dtype=getattr(torch, dtype))
         with torch.no_grad():
+            if dtype != "float32":
+                widen(model)
             logits = model(torch.tensor([PROMPT])).logits[0].float()
     except (RuntimeError, ValueError) as error:
         return Answer(version=version, error=str(error))
     return Answer(version=version, rows=torch.log_softmax(logits, dim=-1).numpy())
 
 
-def dequantized(artifact: Path) -> Answer:
+def widen(model: Any) -> None:
+    """As float32 what the library decodes to bfloat16 whatever it is told; it does so when a module is first used."""
+    model(torch.tensor([PROMPT[:2]]))
+    torch.nn.Module.float(model)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.weight = torch.nn.Parameter(module.weight.float(), requires_grad=False)
+
+
+def dequantized(artifact: Path, dtype: str) -> Answer:
     """compressed-tensors' converters, from AWQ where that is what it is, to a float folder for transformers."""
     from compressed_tensors.entrypoints.convert import convert_checkpoint
     from compressed_tensors.entrypoints.convert.converters import AutoAWQConverter, CompressedTensorsDequantizer
@@ -104,18 +120,19 @@ def dequantized(artifact: Path) -> Answer:
         convert_checkpoint(artifact, source, AutoAWQConverter.from_pretrained(str(artifact)), max_workers=1)
     dense = artifact.with_name(f"{artifact.name}-dense")
     convert_checkpoint(source, dense, CompressedTensorsDequantizer(source, dtype=torch.float32), max_workers=1)
-    return dataclasses.replace(transformers(dense), version=versions("compressed-tensors"))
+    return dataclasses.replace(transformers(dense, dtype), version=versions("compressed-tensors"))
 
 
-def converted(artifact: Path) -> Answer:
+def converted(artifact: Path, dtype: str) -> Answer:
     """transformers again, on the same codes as compressed-tensors."""
     place = artifact.with_name(f"{artifact.name}-converted")
     api.convert(artifact, "compressed-tensors", place)
-    return transformers(place)
+    return transformers(place, dtype)
 
 
-def llama_cpp(artifact: Path) -> Answer:
-    """Stock llama.cpp; it tells the probabilities after the last token only."""
+def llama_cpp(artifact: Path, dtype: str) -> Answer:
+    """Stock llama.cpp; it tells the probabilities after the last token only, and chooses its own precision."""
+    del dtype
     # A letter is forced to come next: nothing is told of tokens that end the text or are half a character. What is told
     # are the probabilities before that.
     body = {"prompt": PROMPT, "n_predict": 1, "n_probs": VOCAB, "temperature": 0.0, "logit_bias": [[LETTER, 1e4]]}
@@ -127,7 +144,7 @@ def llama_cpp(artifact: Path) -> Answer:
     return Answer(version=versions("xllamacpp"), rows=found)
 
 
-HERE: dict[str, Callable[[Path], Answer]] = {
+HERE: dict[str, Callable[[Path, str], Answer]] = {
     TRANSFORMERS: transformers,
     CONVERTED: converted,
     DEQUANTIZER: dequantized,

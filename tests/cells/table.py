@@ -88,7 +88,8 @@ def _vllm(limit: float = 0.0, *, refuses: str = "", dtype: str = "float32", smoo
 WNA16 = _vllm(0.05, refuses="cpu_gemm_wna16", dtype="bfloat16")
 EXACT = Use(loader=TRANSFORMERS, limit=1e-4)
 ROUNDED = Use(loader=TRANSFORMERS, limit=0.05)  # a value near the middle of two codes goes the other way
-HALF = Use(loader=TRANSFORMERS, limit=0.05)  # the library multiplies these in bfloat16
+# the library decodes these to bfloat16 whatever it is told; ours are cast to it for the comparison
+HALF = Use(loader=TRANSFORMERS, limit=0.05, dtype="bfloat16")
 # compressed-tensors 0.20 forgets to pack zero points when transformers asks it for shapes
 NO_ZEROS = Use(loader=TRANSFORMERS, refuses="ignore_mismatched_sizes")
 NO_KERNEL = "Failed to find a kernel"
@@ -122,8 +123,10 @@ def _mixed(what: str, override: Override, *uses: Use) -> Row:
 
 def _folder(format: str, type: str, *uses: Use, rounds: bool = True) -> Row:
     """Floats of few bits in the folders of other tools, each also as compressed-tensors with the same codes."""
+    half = type.startswith(("NVFP4", "MXFP8"))
+    carried = Use(loader=CONVERTED, limit=0.05, dtype=HALF.dtype if half else "float32")
     return Row(
-        format=format, type=type, ask={"type": type}, uses=(Use(loader=CONVERTED, limit=0.05), *uses),
+        format=format, type=type, ask={"type": type}, uses=(carried, *uses),
         methods=ALL if rounds else FITTED,
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from bitwright.core.plan import CalibrationPlan, DeviceFacts
 from bitwright.facts.model import model_facts
@@ -18,7 +19,7 @@ from bitwright.pipeline.run import quantize
 from bitwright.planner.build import make_plan
 from cells import record
 from cells.loaders import ELSEWHERE, HERE, PROMPT, VARIABLE, Answer, decoded, distance, elsewhere, other_python
-from cells.table import Cell, Row, cells
+from cells.table import VLLM, Cell, Row, cells
 from checkpoints import write_checkpoint
 
 pytestmark = [
@@ -91,7 +92,8 @@ def keep(cell: Cell, version: str, **found: object) -> None:
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: "-".join(cell.key).replace(" ", "-"))
 def test_a_cell(cell: Cell, folder: Path, written: Written, abroad: Callable[[Cell, Path], Answer]) -> None:
     artifact = written(cell.row, cell.method)
-    answer = abroad(cell, artifact) if cell.use.loader in ELSEWHERE else HERE[cell.use.loader](artifact)
+    use = cell.use
+    answer = abroad(cell, artifact) if use.loader in ELSEWHERE else HERE[use.loader](artifact, use.dtype)
     if answer.rows is None:
         assert cell.use.refuses, answer.error
         assert cell.use.refuses in answer.error
@@ -99,8 +101,12 @@ def test_a_cell(cell: Cell, folder: Path, written: Written, abroad: Callable[[Ce
         return
     assert cell.use.limit, "this loader was known to refuse: let the table say what it does now"
     count = len(answer.rows)
-    alone = cell.use.weights_only
-    ours, bare = (decoded(place, answer.tokens, weights_only=alone)[-count:] for place in (artifact, folder))
+    # vLLM and GPTQModel compute in their type, transformers only decodes to it
+    dtype = torch.bfloat16 if use.dtype == "bfloat16" and use.loader != VLLM else torch.float32
+    ours, bare = (
+        decoded(place, answer.tokens, weights_only=use.weights_only, dtype=dtype)[-count:]
+        for place in (artifact, folder)
+    )
     found, moved = distance(answer.rows, ours), distance(ours, bare)
     assert found <= cell.use.limit
     keep(cell, answer.version, distance=found, moved=moved, limit=cell.use.limit)

@@ -36,6 +36,8 @@ class Width(Record, frozen=True, kw_only=True):
     source: str
 
 
+# It asks the library for the shapes, which are those of zero points before they are packed (docs/reference/cells.md).
+ZERO_POINTS = "transformers 5.23 with compressed-tensors 0.20 refuses zero points; vLLM loads them"
 FP8_TOKEN = ActivationScheme(element="e4m3", scaling="token")
 MX_INPUTS = ActivationScheme(element="e2m1", scaling="mx")
 COMPRESSED_TYPES: dict[str, LinearScheme] = {
@@ -76,9 +78,10 @@ def engine_notes(name: str, scheme: LinearScheme, capability: tuple[int, int] | 
     row = compressed_types().get(name)
     if row is None:
         widths = read_rows("compressed_types.toml", "width", Width)
-        return [
-            f"{name}: {width.note}" for width in widths if isinstance(scheme, IntScheme) and scheme.bits in width.bits
-        ]
+        if not isinstance(scheme, IntScheme):
+            return []
+        found = [f"{name}: {width.note}" for width in widths if scheme.bits in width.bits]
+        return found if scheme.symmetric else [*found, f"{name}: {ZERO_POINTS}"]
     notes = [f"{name}: {row.note}"] if row.note else []
     if capability is None:
         return notes

@@ -22,7 +22,9 @@ LLAMA_CPP, TRANSFORMERS, CONVERTED, DEQUANTIZER, GPTQMODEL, VLLM = (
     "llama.cpp", "transformers", "transformers, converted", "compressed-tensors", "GPTQModel", "vLLM",
 )  # fmt: skip
 FITTED = ("rtn", "gptq", "awq")
-ALL = (*FITTED, "smoothquant")
+INTEGERS = (*FITTED, "zeroquant")  # what chooses integers
+ROUNDING = (*FITTED, "smoothquant")  # what suits types that round inputs
+ALL = (*FITTED, "smoothquant", "zeroquant")
 GROUPS: tuple[int | None, ...] = (32, 128, None)
 
 
@@ -58,7 +60,7 @@ class Row:
         """Arguments of `make_plan`."""
         chosen = {"format": self.format, "method": method, **self.ask}
         if self.groups and method in self.methods:
-            chosen["group_size"] = self.groups[self.methods.index(method)]
+            chosen["group_size"] = self.groups[self.methods.index(method) % len(self.groups)]
         return chosen
 
 
@@ -105,20 +107,20 @@ def _packed(bits: int, symmetric: bool, *more: Use) -> Row:
     dense = Use(loader=DEQUANTIZER, limit=0.02)  # it multiplies in the type of the scales, bfloat16
     return Row(
         format="compressed-tensors", type=f"W{bits}A16 {'sym' if symmetric else 'asym'}",
-        ask={"bits": bits, "symmetric": symmetric}, groups=_turned(bits),
+        ask={"bits": bits, "symmetric": symmetric}, groups=_turned(bits), methods=INTEGERS,
         uses=(EXACT if symmetric else NO_ZEROS, dense, *more),
     )  # fmt: skip
 
 
-def _named(type: str, *uses: Use, rounds: bool = True) -> Row:
-    """A type of compressed-tensors with a name of its own; `rounds` says whether inputs are rounded too."""
-    return Row(format="compressed-tensors", type=type, ask={"type": type}, uses=uses, methods=ALL if rounds else FITTED)
+def _named(type: str, *uses: Use, methods: tuple[str, ...] = ROUNDING) -> Row:
+    """A type of compressed-tensors with a name of its own."""
+    return Row(format="compressed-tensors", type=type, ask={"type": type}, uses=uses, methods=methods)
 
 
 def _mixed(what: str, override: Override, *uses: Use) -> Row:
     """4-bit integers, and something else for the down projections."""
     asked = {"bits": 4, "group_size": 128, "overrides": (override,)}
-    return Row(format="compressed-tensors", type=f"W4A16 sym, down_proj {what}", ask=asked, uses=uses)
+    return Row(format="compressed-tensors", type=f"W4A16 sym, down_proj {what}", ask=asked, uses=uses, methods=INTEGERS)
 
 
 def _folder(format: str, type: str, *uses: Use, rounds: bool = True) -> Row:
@@ -127,14 +129,14 @@ def _folder(format: str, type: str, *uses: Use, rounds: bool = True) -> Row:
     carried = Use(loader=CONVERTED, limit=0.05, dtype=HALF.dtype if half else "float32")
     return Row(
         format=format, type=type, ask={"type": type}, uses=(carried, *uses),
-        methods=ALL if rounds else FITTED,
+        methods=ROUNDING if rounds else FITTED,
     )  # fmt: skip
 
 
 def _gptq(format: str, bits: int, symmetric: bool, *more: Use) -> Row:
     return Row(
         format=format, type=f"W{bits}A16 {'sym' if symmetric else 'asym'}",
-        ask={"bits": bits, "symmetric": symmetric}, groups=_turned(bits),
+        ask={"bits": bits, "symmetric": symmetric}, groups=_turned(bits), methods=INTEGERS,
         uses=(Use(loader=GPTQMODEL, limit=1e-3, dtype="float16"), *more),
     )  # fmt: skip
 
@@ -167,16 +169,16 @@ ROWS: tuple[Row, ...] = (
     *(_packed(bits, False) for bits in (2, 3)),
     _packed(4, False, WNA16),
     *(_packed(bits, False) for bits in (5, 6, 7, 8)),
-    _named("W8A8", ROUNDED, _vllm(0.08, smooth=True)),  # it takes scales by 127, compressed-tensors by 127.5
-    _named("W8A8_STATIC", ROUNDED, _vllm(0.05, smooth=True)),
-    _named("W4AFP8", ROUNDED, _vllm(refuses="No compressed-tensors compatible scheme")),
+    _named("W8A8", ROUNDED, _vllm(0.08, smooth=True), methods=ALL),  # scales by 127, not 127.5
+    _named("W8A8_STATIC", ROUNDED, _vllm(0.05, smooth=True), methods=ALL),
+    _named("W4AFP8", ROUNDED, _vllm(refuses="No compressed-tensors compatible scheme"), methods=ALL),
     _named("FP8_DYNAMIC", ROUNDED, _vllm(0.05, smooth=True)),
     _named("FP8", ROUNDED, _vllm(refuses="static_scaled_fp8_quant")),
     _named("FP8_BLOCK", ROUNDED, _vllm(0.08, refuses="AMX")),
     _named("NVFP4", HALF, _vllm(refuses=NO_KERNEL)),
-    _named("NVFP4A16", HALF, _vllm(refuses="MarlinNvFp4LinearKernel is not supported"), rounds=False),
+    _named("NVFP4A16", HALF, _vllm(refuses="MarlinNvFp4LinearKernel is not supported"), methods=FITTED),
     _named("MXFP4", HALF, _vllm(refuses=NO_KERNEL)),
-    _named("MXFP4A16", HALF, _vllm(refuses=NO_KERNEL), rounds=False),
+    _named("MXFP4A16", HALF, _vllm(refuses=NO_KERNEL), methods=FITTED),
     _named("MXFP8", HALF, _vllm(refuses=NO_KERNEL)),
     _mixed("8 bits", Override(pattern="*.down_proj", type="W8A16 g128 sym"), EXACT, _vllm(refuses=NO_KERNEL)),
     _mixed("kept", Override(pattern="*.down_proj"), EXACT, WNA16),
@@ -188,7 +190,7 @@ ROWS: tuple[Row, ...] = (
     _gptq("gptq_v2", 4, False, _vllm(refuses="Unsupported quantization config", dtype="bfloat16")),
     _gptq("gptq_v2", 8, False),
     Row(
-        format="awq", type="W4A16 asym", ask={"bits": 4}, groups=_turned(0, (32, 64, 128)),
+        format="awq", type="W4A16 asym", ask={"bits": 4}, groups=_turned(0, (32, 64, 128)), methods=INTEGERS,
         uses=(Use(loader=DEQUANTIZER, limit=0.02), Use(loader=GPTQMODEL, limit=0.005, dtype="float16"), WNA16),
     ),
     _bitsandbytes("NF4", 0.05),

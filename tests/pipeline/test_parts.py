@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from bitwright.calibration.statistics import InputStatistics
 from bitwright.core.errors import UsageError
 from bitwright.core.plan import CalibrationPlan, DeviceFacts, Plan
 from bitwright.core.schemes import IntScheme, MinifloatScheme
@@ -13,7 +14,8 @@ from bitwright.facts.compressed_types import COMPRESSED_TYPES
 from bitwright.facts.model import model_facts
 from bitwright.formats.checkpoint import CheckpointSource
 from bitwright.formats.layout import FileLayout, Region
-from bitwright.pipeline import rows
+from bitwright.modeling.stages import run_repeated
+from bitwright.pipeline import blocks, rows
 from bitwright.pipeline.output import GrowingArtifact
 from bitwright.pipeline.rows import StoredRows, UsedRows, parts
 from bitwright.pipeline.run import quantize
@@ -84,7 +86,9 @@ def test_a_head_solved_in_parts_is_the_head_solved_whole(method: str, scheme: In
     solver = Solver(statistics, scheme, method, len(weight), peak=float(np.abs(weight).max()))
     kept = weight.copy()
     joined = join_rows([solver.rows(part, decoded_OI=part) for part in (kept[: 3 * SLAB], kept[3 * SLAB :])])
-    assert solver.notes() == notes
+    found = solver.notes()
+    assert (found.method, found.damping, found.weight_error) == (notes.method, notes.damping, notes.weight_error)
+    assert found.output_error == pytest.approx(notes.output_error, rel=1e-6)  # sums are cut elsewhere
     np.testing.assert_array_equal(joined.codes, whole.codes)
     for name, field in whole.fields.items():
         np.testing.assert_array_equal(joined.fields[name], field)
@@ -174,3 +178,41 @@ def test_methods_that_look_at_inputs_refuse_to_go_without_text(folder: Path) -> 
     with pytest.raises(UsageError, match="cannot be mixed"):
         calibration_plan(("none", "text.txt"), 8, 64, 0)
     assert decide(folder, type="Q4_K_M", calibration=none).method == "rtn"
+
+
+@pytest.mark.parametrize("effort", ["fast", "balanced"])
+def test_passes_that_are_run_again_give_the_bytes_of_those_that_were_paused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, effort: str
+) -> None:
+    plan = plan_for(folder, format="gguf", type="Q4_0", effort=effort)
+    monkeypatch.setattr(blocks, "BATCH_TOKENS", 64)
+    paused = quantize(plan, folder, tmp_path / "paused")
+    calls = []
+    monkeypatch.setattr(blocks, "PAUSED_BYTES", 0)
+    monkeypatch.setattr(blocks, "run_repeated", lambda *given: calls.append(given) or run_repeated(*given))
+    again = quantize(plan, folder, tmp_path / "again")
+    assert len(calls) == 1
+    assert len(calls[0][2]) == 2
+    assert again.files == paused.files
+
+
+def test_a_gram_matrix_taken_in_place_is_the_copy() -> None:
+    inputs = torch.randn(50, 900)  # two panels
+    seen = InputStatistics(900)
+    seen.add(inputs)
+    copied = seen.gram("here")
+    taken = seen.take_gram("here")
+    np.testing.assert_array_equal(taken, copied)
+    np.testing.assert_array_equal(taken, taken.T)
+    np.testing.assert_allclose(taken, (inputs.double().T @ inputs.double() / 50).numpy(), atol=1e-5)
+
+
+def test_the_output_error_without_the_gram_matrix_is_the_one_with_it() -> None:
+    generator = np.random.default_rng(5)
+    weight = generator.standard_normal((96, 128), dtype=np.float32)
+    inputs = generator.standard_normal((512, 128)) @ generator.standard_normal((128, 128))
+    gram = (inputs.T @ inputs / 512).astype(np.float32)
+    tensor, notes = solve(weight, Statistics.of(gram, "gptq"), IntScheme(bits=4, group_size=64), "gptq")
+    error = weight - tensor.decode()
+    expected = np.einsum("oi,ij,oj->", error, gram, error) / np.einsum("oi,ij,oj->", weight, gram, weight)
+    assert notes.output_error == pytest.approx(expected, rel=0.02)  # the size may be rounded to bfloat16

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bitwright.calibration.samples import TokenSample
 from bitwright.core.errors import InputError
-from bitwright.tensors.products import add_gram
+from bitwright.tensors.products import PANEL, add_gram
 
 
 class InputStatistics:
@@ -36,10 +36,12 @@ class InputStatistics:
 
     def gram(self, where: str) -> NDArray[np.float32]:
         """Mean of x xᵀ over tokens, [I, I]. Raises `InputError` when an activation was not finite."""
-        upper_II = torch.triu(self._upper_II / max(self.tokens, 1))
-        if not bool(torch.isfinite(upper_II).all()):
-            raise _not_finite(where)
-        return (upper_II + torch.triu(upper_II, 1).T).numpy()
+        return _symmetric(self._upper_II.clone(), self.tokens, where)
+
+    def take_gram(self, where: str) -> NDArray[np.float32]:
+        """The same in the memory of the sums, which are gone then: at 14336 inputs a copy takes 0.8 GiB."""
+        upper_II, self._upper_II = self._upper_II, torch.empty(0)
+        return _symmetric(upper_II, self.tokens, where)
 
     @property
     def peak(self) -> float:
@@ -86,6 +88,20 @@ class MeanSquare:
 def largest(rows_NI: torch.Tensor) -> torch.Tensor:
     """Largest magnitude of every column, [I]. Two reductions: the norm of infinite order takes six times as long."""
     return torch.maximum(rows_NI.amax(dim=0), -rows_NI.amin(dim=0))
+
+
+def _symmetric(upper_II: torch.Tensor, tokens: int, where: str) -> NDArray[np.float32]:
+    """Divide by the tokens and mirror the upper triangle, in place."""
+    for start in range(0, len(upper_II), PANEL):
+        stop = min(start + PANEL, len(upper_II))
+        panel = upper_II[start:stop, start:]
+        panel /= max(tokens, 1)
+        corner = torch.triu(panel[:, : stop - start])
+        panel[:, : stop - start] = corner + torch.triu(corner, 1).T
+        if not bool(torch.isfinite(panel).all()):
+            raise _not_finite(where)
+        upper_II[stop:, start:stop] = panel[:, stop - start :].T
+    return upper_II.numpy()
 
 
 def _not_finite(where: str) -> InputError:

@@ -10,7 +10,7 @@ Not here: solving (blocks.py), the rewrite (rescale.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -59,9 +59,10 @@ class BlockInputs:
         self._routed = Routed()
 
     def float_pass(
-        self, walker: Walker, batches: Sequence[torch.Tensor], sampled: Collection[InputGroup] = ()
-    ) -> list[torch.Tensor]:
-        """Run the block as it is: mean squares of every group's input, samples of some, and the outputs."""
+        self, walker: Walker, batches: Iterable[torch.Tensor], sampled: Collection[InputGroup] = ()
+    ) -> Iterator[torch.Tensor]:
+        """Run the block as it is: mean squares of every group's input, samples of some. Yields outputs one by one; what
+        was counted is complete when all have been taken."""
         self._squares = {name: MeanSquare(sampled=name in sampled) for name in self._groups}
         routed = Routed()
 
@@ -80,14 +81,14 @@ class BlockInputs:
             for group in self._groups.values()
         ]
         try:
-            outputs = [walker.forward(self._block, part) for part in batches]
+            for part in batches:
+                yield walker.forward(self._block, part)
         finally:
             for handle in handles:
                 handle.remove()
         for group in self._groups.values():
             if not self._count(group, self._squares[group.name].tokens, routed.tokens):
                 self._squares[group.name] = routed.mean_square(self._block, group, sampled=group.name in sampled)
-        return outputs
 
     def prepare(self, plans: Mapping[str, TensorPlan], *, rescale: bool) -> None:
         """Fold scales where the plan says so; fills `known`."""
@@ -127,10 +128,10 @@ class BlockInputs:
             layer = self._routed.statistics(self._block, group)
             gram_II = blended(seen, layer, self._prefix + group.leader)
             return self._statistics(gram_II, max(seen.peak, layer.peak))
-        return self._statistics(seen.gram(self._prefix + group.leader), seen.peak)
+        return self._statistics(seen.take_gram(self._prefix + group.leader), seen.peak)
 
     def _statistics(self, gram_II: NDArray[np.float32], peak: float) -> Statistics:
-        return Statistics.of(gram_II, self._method, peak=peak, act_order=self._act_order)
+        return Statistics.taking(gram_II, self._method, peak=peak, act_order=self._act_order)
 
     def notes(self, group: Group, name: str) -> tuple[str, ...]:
         """What to say of a tensor of the group in its record."""

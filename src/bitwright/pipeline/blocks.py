@@ -8,22 +8,23 @@ one pass (modeling/stages.py). What a tensor's plan leaves in floating point kee
 
 from __future__ import annotations
 
+import collections
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from bitwright.calibration.statistics import InputStatistics
-from bitwright.core.plan import TensorPlan
+from bitwright.core.plan import ModelFacts, TensorPlan
 from bitwright.core.records import TensorRecord
 from bitwright.core.schemes import FloatScheme
 from bitwright.facts.blocks import Group, block_folds
 from bitwright.facts.cache_scales import KEY_SCALE, is_cache_scale
 from bitwright.facts.families import BLOCK, FAMILIES, FINAL_NORM
 from bitwright.modeling.cache_peaks import CachePeaks
-from bitwright.modeling.stages import run_staged
+from bitwright.modeling.stages import run_repeated, run_staged
 from bitwright.modeling.walk import Walker
 from bitwright.pipeline.block_inputs import BlockInputs, TokenWeights
 from bitwright.pipeline.distill import distill_block
@@ -35,71 +36,138 @@ from bitwright.quantize.solve import Statistics, needs_peak
 
 HEAVIEST = 100.0  # times the mean weight of a token: single tokens reach 1,300 (docs/log.md)
 BATCH_TOKENS = 4096  # tokens per forward pass: large enough for the matrix products, small beside a block's weights
+WIDEST = 1 << 25  # values of one activation in a forward pass: 128 MiB in float32, of which several are alive
+PAUSED_BYTES = 1 << 30  # of all batches that stand in a block; what would be more is computed again
 
 
 def quantize_block(
     shop: Workshop, walker: Walker, index: int, hidden_WTH: torch.Tensor | None
 ) -> tuple[tuple[TensorRecord, ...], torch.Tensor | None]:
-    """One decoder block. Without hidden states (an artifact all in floating point) tensors are only cast."""
-    prefix = BLOCK.format(layer=index)
-    names = [name for name in shop.plans if name.startswith(prefix)]
-    cached = [name for name in names if is_cache_scale(name)]
-    walker.cache_peaks = CachePeaks() if cached else None
+    """One decoder block. Without hidden states (an artifact all in floating point) tensors are only cast.
+
+    `hidden_WTH` are used up: the outputs may take their place.
+    """
+    names = [name for name in shop.plans if name.startswith(BLOCK.format(layer=index))]
     if hidden_WTH is None:
         return tuple(write_tensor(shop, name) for name in names), None
-    block = walker.load_block(index)
-    groups = {group.name: group for group in walker.groups(index)}
-    batches: Sequence[torch.Tensor] = torch.split(hidden_WTH, max(1, BATCH_TOKENS // hidden_WTH.shape[1]))
-    inputs = BlockInputs(
-        shop.source.facts, index, block, groups, token_weights(shop, index), shop.method, reduced=shop.reduced,
-        act_order=shop.act_order,
-    )  # fmt: skip
-    outputs: Sequence[torch.Tensor] = ()
-    if shop.rescale or shop.method != "gptq":
-        folds = block_folds(shop.source.facts, index) if shop.rescale else ()
-        outputs = inputs.float_pass(
-            walker, [part.float() for part in batches], smoothed_groups(folds, shop.plans, prefix)
-        )
-        inputs.prepare(shop.plans, rescale=shop.rescale)
-    linears = {f"{prefix}{module}.weight" for group in groups.values() for module in group.linears}
-    records = {
-        name: write_tensor(shop, name, rows=HeldRows(block.get_parameter(name.removeprefix(prefix)).data.numpy()))
-        for name in names
-        if name not in linears and name not in cached
-    }
+    cached = [name for name in names if is_cache_scale(name)]
+    walker.cache_peaks = CachePeaks() if cached else None
+    bench = _Bench(shop, walker, index, [name for name in names if name not in cached])
+    batches = torch.split(hidden_WTH, windows_at_once(shop.source.facts, hidden_WTH.shape[1]))
+    if shop.method == "zeroquant":
+        hidden_WTH = bench.train(batches)
+    elif shop.method == "gptq":
+        hidden_WTH = bench.feed_back(hidden_WTH, batches)
+    else:
+        hidden_WTH = bench.round(hidden_WTH, batches)
+    records = bench.records | write_cache_scales(shop, walker.cache_peaks, cached)
+    return tuple(records[name] for name in names), hidden_WTH
 
-    def solve_group(group: Group, statistics: Statistics | None) -> None:
-        members = {f"{prefix}{module}.weight": block.get_submodule(module) for module in group.linears}
-        peak = fused_peak({name: (shop.plans[name], weight_of(linear)) for name, linear in members.items()})
+
+class _Bench:
+    """One loaded block, what is known of its inputs, and the records of what has been written."""
+
+    def __init__(self, shop: Workshop, walker: Walker, index: int, names: Sequence[str]) -> None:
+        self.records: dict[str, TensorRecord] = {}
+        self._shop, self._walker, self._index, self._names = shop, walker, index, names
+        self._prefix = BLOCK.format(layer=index)
+        self._block = walker.load_block(index)
+        self._groups = {group.name: group for group in walker.groups(index)}
+        self._inputs = BlockInputs(
+            shop.source.facts, index, self._block, self._groups, token_weights(shop, index), shop.method,
+            reduced=shop.reduced, act_order=shop.act_order,
+        )  # fmt: skip
+
+    def round(self, hidden_WTH: torch.Tensor, batches: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Nothing is fed back: one pass of the bare block has seen all that is needed."""
+        hidden_WTH = _over(hidden_WTH, self._float_pass(batches))
+        self._prepare()
+        for group in self._groups.values():
+            self._solve(group, self._inputs.known[group.name])
+        return hidden_WTH
+
+    def train(self, batches: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Codes that repeat the outputs of the bare block (distill.py)."""
+        targets = tuple(self._float_pass(batches))
+        self._prepare()
+        trained = distill_block(
+            self._shop, self._walker, self._index, self._block, self._inputs, self._groups, batches, targets
+        )
+        self.records |= trained.records
+        return torch.cat(tuple(trained.outputs))
+
+    def feed_back(self, hidden_WTH: torch.Tensor, batches: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Each group on the inputs that the quantized ones before it produce."""
+        if self._shop.rescale:
+            collections.deque(self._float_pass(batches), maxlen=0)  # the outputs of the quantized block follow
+            self._prepare()
+        else:
+            self._write_rest()
+        if self._shop.narrow:
+            self._walker.narrow(self._block)
+            batches = [part.bfloat16() for part in batches]
+        leaders = {group.leader: group for group in self._groups.values()}
+        paused = _paused_bytes(self._shop.source.facts, hidden_WTH)
+        dense = all(group.expert is None for group in self._groups.values())  # experts would each ask for a pass
+        run = run_repeated if dense and paused > PAUSED_BYTES else run_staged
+        outputs = run(
+            lambda part: self._walker.forward(self._block, part),
+            self._block,
+            batches,
+            list(leaders),
+            lambda leader, part: self._inputs.observe(leaders[leader], part),
+            lambda leader: self._solve(leaders[leader], self._inputs.complete(leaders[leader])),
+        )
+        return _over(hidden_WTH, outputs)
+
+    def _float_pass(self, batches: Sequence[torch.Tensor]) -> Iterable[torch.Tensor]:
+        folds = block_folds(self._shop.source.facts, self._index) if self._shop.rescale else ()
+        sampled = smoothed_groups(folds, self._shop.plans, self._prefix)
+        return self._inputs.float_pass(self._walker, (part.float() for part in batches), sampled)
+
+    def _prepare(self) -> None:
+        """After the float pass: scale columns if the plan does, and write what is no linear, norms among it."""
+        self._inputs.prepare(self._shop.plans, rescale=self._shop.rescale)
+        self._write_rest()
+
+    def _write_rest(self) -> None:
+        linears = {f"{self._prefix}{module}.weight" for group in self._groups.values() for module in group.linears}
+        for name in self._names:
+            if name not in linears:
+                values = self._block.get_parameter(name.removeprefix(self._prefix)).data.numpy()
+                self.records[name] = write_tensor(self._shop, name, rows=HeldRows(values))
+
+    def _solve(self, group: Group, statistics: Statistics | None) -> None:
+        members = {f"{self._prefix}{module}.weight": self._block.get_submodule(module) for module in group.linears}
+        peak = fused_peak({name: (self._shop.plans[name], weight_of(linear)) for name, linear in members.items()})
         for name, linear in members.items():
-            records[name] = write_tensor(
-                shop, name, statistics, rows=HeldRows(weight_of(linear)), peak=peak, said=inputs.notes(group, name),
-                tokens=inputs.tokens.get(group.name),
+            self.records[name] = write_tensor(
+                self._shop, name, statistics, rows=HeldRows(weight_of(linear)), peak=peak,
+                said=self._inputs.notes(group, name), tokens=self._inputs.tokens.get(group.name),
             )  # fmt: skip
 
-    if shop.method == "zeroquant":
-        trained = distill_block(shop, walker, index, block, inputs, groups, batches, outputs)
-        records |= trained.records
-        return tuple(records[name] for name in names), torch.cat(tuple(trained.outputs))
-    if shop.method != "gptq":  # nothing is fed back, so the float pass has seen all that is needed
-        for group in groups.values():
-            solve_group(group, inputs.known[group.name])
-        records |= write_cache_scales(shop, walker.cache_peaks, cached)
-        return tuple(records[name] for name in names), torch.cat(tuple(outputs))
-    if shop.narrow:
-        walker.narrow(block)
-        batches = [part.bfloat16() for part in batches]
-    leaders = {group.leader: group for group in groups.values()}
-    staged = run_staged(
-        lambda part: walker.forward(block, part),
-        block,
-        batches,
-        list(leaders),
-        lambda leader, part: inputs.observe(leaders[leader], part),
-        lambda leader: solve_group(leaders[leader], inputs.complete(leaders[leader])),
-    )
-    records |= write_cache_scales(shop, walker.cache_peaks, cached)
-    return tuple(records[name] for name in names), torch.cat(staged)
+
+def windows_at_once(facts: ModelFacts, length: int) -> int:
+    """Windows of one forward pass."""
+    widest = max(facts.intermediate, facts.heads * facts.head_dim)
+    return max(1, min(BATCH_TOKENS, WIDEST // widest) // length)
+
+
+def _paused_bytes(facts: ModelFacts, hidden_WTH: torch.Tensor) -> int:
+    """What batches keep that stand before the widest linear: the residual, its norm and that linear's input."""
+    windows, length, hidden = hidden_WTH.shape
+    return windows * length * (2 * hidden + facts.intermediate) * hidden_WTH.element_size()
+
+
+def _over(hidden_WTH: torch.Tensor, outputs: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Outputs of batches in the place of their inputs, which are used up, unless the type is another one."""
+    result_WTH, at = hidden_WTH, 0
+    for part in outputs:
+        if part.dtype != result_WTH.dtype:
+            result_WTH = torch.empty(hidden_WTH.shape, dtype=part.dtype)
+        result_WTH[at : at + len(part)] = part
+        at += len(part)
+    return result_WTH
 
 
 def write_cache_scales(shop: Workshop, peaks: CachePeaks | None, names: Sequence[str]) -> dict[str, TensorRecord]:
@@ -144,13 +212,13 @@ def quantize_head(shop: Workshop, walker: Walker, name: str, hidden_WTH: torch.T
     """
     running = InputStatistics(hidden_WTH.shape[-1])
     weights_N = tempered(shop.sensitivities.head().tokens) if shop.sensitivities else None
-    for part in torch.split(hidden_WTH, max(1, BATCH_TOKENS // hidden_WTH.shape[1])):
+    for part in torch.split(hidden_WTH, windows_at_once(shop.source.facts, hidden_WTH.shape[1])):
         count = part.shape[0] * part.shape[1]
         some_N = None if weights_N is None else weights_N[running.tokens : running.tokens + count]
         running.add(walker.normed(part.float()), some_N)
-    gram_II = running.gram(name)
+    gram_II = running.take_gram(name)
     if not shop.rescale or walker.tied:
-        statistics = Statistics.of(gram_II, shop.method, peak=running.peak, act_order=shop.act_order)
+        statistics = Statistics.taking(gram_II, shop.method, peak=running.peak, act_order=shop.act_order)
         return write_tensor(shop, FINAL_NORM), write_tensor(shop, name, statistics)
     norm, rows, entry = copy.deepcopy(walker.final_norm()), StoredRows(shop.source, name), shop.plans[name]
     assert not isinstance(entry.scheme, FloatScheme), name
@@ -158,7 +226,7 @@ def quantize_head(shop: Workshop, walker: Walker, name: str, hidden_WTH: torch.T
     found = scale_trials([trial], [entry.scheme], np.ascontiguousarray(np.diag(gram_II)))
     offset = FAMILIES[shop.source.facts.family].norm_offset
     scales_I = divide_norm(norm, found.scales_I, stored_dtype(shop.plans[FINAL_NORM]), offset)
-    statistics = Statistics.of(gram_II / np.outer(scales_I, scales_I), shop.method, act_order=shop.act_order)
+    statistics = Statistics.taking(gram_II / np.outer(scales_I, scales_I), shop.method, act_order=shop.act_order)
     first = write_tensor(shop, FINAL_NORM, rows=HeldRows(norm.get_parameter("weight").data.numpy()))
     said = (scaling_note(found, FINAL_NORM),)
     return first, write_tensor(shop, name, statistics, rows=StoredRows(shop.source, name, scales_I), said=said)

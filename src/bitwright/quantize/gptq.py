@@ -34,16 +34,23 @@ DAMPING_LADDER = (0.01, 0.03, 0.1, 0.3, 1.0)  # of the mean diagonal; docs/log.m
 class Feedback:
     """The factor U of one Gram matrix, made once and used for every linear that reads the same input."""
 
-    upper_II: NDArray[np.float64]  # in the permuted order
+    upper_II: NDArray[np.floating]  # in the permuted order
     order_I: NDArray[np.int64]
     damping: float
     notes: tuple[str, ...]
 
 
 def factorize(
-    gram_II: Float32, *, act_order: bool = True, damping: tuple[float, ...] = DAMPING_LADDER
+    gram_II: Float32,
+    *,
+    act_order: bool = True,
+    damping: tuple[float, ...] = DAMPING_LADDER,
+    dtype: type[np.floating] = np.float64,
 ) -> Feedback | None:
-    """U with H⁻¹ = Uᵀ U for the damped Gram matrix. `None` when no rung of the ladder makes it positive definite."""
+    """U with H⁻¹ = Uᵀ U for the damped Gram matrix. `None` when no rung of the ladder makes it positive definite.
+
+    All is done in float64, in one array; `dtype` is what U is kept in.
+    """
     diagonal_I = np.diag(gram_II).astype(np.float64)
     order_I = np.argsort(-diagonal_I, kind="stable") if act_order else np.arange(len(diagonal_I))
     mean = float(diagonal_I.mean())
@@ -52,9 +59,10 @@ def factorize(
     notes = []
     for share in damping:
         # reversed twice: LAPACK's lower factor of the reversed matrix is the upper factor of the matrix
-        damped_II = gram_II[np.ix_(order_I[::-1], order_I[::-1])].astype(np.float64)
+        damped_II = _permuted(gram_II, order_I[::-1])
         damped_II[np.diag_indices_from(damped_II)] += share * mean
-        lower_II, failed = lapack.dpotrf(damped_II, lower=1, clean=1, overwrite_a=1)
+        # the transpose of a symmetric matrix is itself, in the order that LAPACK works on in place
+        lower_II, failed = lapack.dpotrf(damped_II.T, lower=1, clean=1, overwrite_a=1)
         if failed:
             notes.append(f"not positive definite with damping {share:g}")
             continue
@@ -62,9 +70,18 @@ def factorize(
         if failed:
             notes.append(f"singular factor with damping {share:g}")
             continue
-        upper_II = np.ascontiguousarray(inverse_II[::-1, ::-1])
+        upper_II = np.empty(inverse_II.shape, dtype=dtype)
+        upper_II[...] = inverse_II[::-1, ::-1]
         return Feedback(upper_II=upper_II, order_I=order_I, damping=share, notes=tuple(notes))
     return None
+
+
+def _permuted(gram_II: Float32, order_I: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Rows and columns in another order, in float64."""
+    result_II = np.empty(gram_II.shape)
+    for start in range(0, len(order_I), BLOCK):
+        result_II[start : start + BLOCK] = gram_II[np.ix_(order_I[start : start + BLOCK], order_I)]
+    return result_II
 
 
 def gptq_codes(
@@ -77,7 +94,7 @@ def gptq_codes(
 ) -> NDArray[np.int16]:
     """Codes [O, I] on the grid, chosen with error feedback. `dtype` is the precision of the running weights."""
     order_I = feedback.order_I
-    upper_II = feedback.upper_II.astype(dtype)
+    upper_II = feedback.upper_II.astype(dtype, copy=False)
     running_OI = np.ascontiguousarray(weight_OI[:, order_I], dtype=dtype)
     group_I = order_I // grid.group_size
     round_block = _block_rounding(grid, dtype)

@@ -22,7 +22,7 @@ from bitwright.core.records import TensorRecord
 from bitwright.core.schemes import FloatScheme
 from bitwright.facts.blocks import Group, block_folds
 from bitwright.facts.cache_scales import KEY_SCALE, is_cache_scale
-from bitwright.facts.families import BLOCK, FAMILIES, FINAL_NORM
+from bitwright.facts.families import BLOCK, FAMILIES, FINAL_NORM, InputGroup
 from bitwright.modeling.cache_peaks import CachePeaks
 from bitwright.modeling.stages import run_repeated, run_staged
 from bitwright.modeling.walk import Walker
@@ -107,10 +107,8 @@ class _Bench:
             self._walker.narrow(self._block)
             batches = [part.bfloat16() for part in batches]
         leaders = {group.leader: group for group in self._groups.values()}
-        paused = _paused_bytes(self._shop.source.facts, hidden_WTH)
-        dense = all(group.expert is None for group in self._groups.values())  # experts would each ask for a pass
-        run = run_repeated if dense and paused > PAUSED_BYTES else run_staged
-        outputs = run(
+        again = _is_run_again(self._shop.source.facts, self._groups, hidden_WTH)
+        outputs = (run_repeated if again else run_staged)(
             lambda part: self._walker.forward(self._block, part),
             self._block,
             batches,
@@ -153,10 +151,14 @@ def windows_at_once(facts: ModelFacts, length: int) -> int:
     return max(1, min(BATCH_TOKENS, WIDEST // widest) // length)
 
 
-def _paused_bytes(facts: ModelFacts, hidden_WTH: torch.Tensor) -> int:
-    """What batches keep that stand before the widest linear: the residual, its norm and that linear's input."""
+def _is_run_again(facts: ModelFacts, groups: Mapping[InputGroup, Group], hidden_WTH: torch.Tensor) -> bool:
+    """Whether batches that wait at the widest linear would hold too much: residual, norm and that linear's input.
+
+    Experts are left to wait: each would ask for a pass of its own.
+    """
     windows, length, hidden = hidden_WTH.shape
-    return windows * length * (2 * hidden + facts.intermediate) * hidden_WTH.element_size()
+    paused = windows * length * (2 * hidden + facts.intermediate) * hidden_WTH.element_size()
+    return paused > PAUSED_BYTES and all(group.expert is None for group in groups.values())
 
 
 def _over(hidden_WTH: torch.Tensor, outputs: Iterable[torch.Tensor]) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Walk a checkpoint once and write the artifact: embedding, blocks, head.
 
-Memory is bounded by one block in float32, the hidden states of the calibration windows, the Gram matrices of one group
-and the head; it does not grow with depth. The plan is obeyed, not questioned.
+Memory is bounded by one block in float32, one part of a matrix, the hidden states of the calibration windows and the
+Gram matrix of one group; it does not grow with depth. The plan is obeyed, not questioned.
 
 An embedding that is also the head is solved last, with the statistics of the head, and stays in floating point for the
 pass itself; an embedding of its own is solved first and the blocks see its rounded values.

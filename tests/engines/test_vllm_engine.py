@@ -115,7 +115,7 @@ def test_beside_this_python_or_as_a_module(tmp_path: Path, monkeypatch: pytest.M
     [
         (None, "does not exist"),
         ("{", "not valid JSON"),
-        ("[]", "quant_method None"),
+        ("[]", "no object"),
         ('{"quantization_config": {"quant_method": "bitsandbytes"}}', "quant_method 'bitsandbytes'"),
     ],
 )

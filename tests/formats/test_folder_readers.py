@@ -92,7 +92,9 @@ def test_columns_in_another_order(checkpoint: Path, tmp_path: Path) -> None:
     source = GptqSource(tmp_path / "out")
     expected = dequantize_by_the_book(stored, UP, 4, first=False)
     np.testing.assert_array_equal(source.load(f"{UP}.weight").numpy(), expected)
-    assert source.scheme(UP) is None
+    scheme = source.scheme(UP)
+    assert scheme is not None
+    assert scheme.ordered
 
 
 def test_a_mixture_names_its_exceptions(checkpoint: Path, tmp_path: Path) -> None:

@@ -93,7 +93,9 @@ def check_compressed_tensors(folder: Path) -> None:
         raise from_os_error(error, path) from error
     except ValueError as error:
         raise InputError(f"`{path}` is not valid JSON: {error}") from error
-    quantization = config.get("quantization_config") if isinstance(config, dict) else None
+    if not isinstance(config, dict):
+        raise InputError(f"`{path}` holds no object")
+    quantization = config.get("quantization_config")
     method = quantization.get("quant_method") if isinstance(quantization, dict) else None
     if method not in METHODS:
         known = " or ".join(map(repr, METHODS[:-1]))

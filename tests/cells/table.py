@@ -86,6 +86,11 @@ def _vllm(limit: float = 0.0, *, refuses: str = "", dtype: str = "float32", smoo
     return Use(loader=VLLM, limit=limit, refuses=refuses, dtype=dtype, methods=methods)
 
 
+def _served(limit: float = 0.0, *, refuses: str = "") -> Use:
+    """vLLM in bfloat16, which is all that it takes for some formats; rounded inputs differ from ours then."""
+    return _vllm(limit, refuses=refuses, dtype="bfloat16")
+
+
 # Without AVX-512 the library of vLLM for processors has no kernel for 4-bit weights; it does load them.
 WNA16 = _vllm(0.05, refuses="cpu_gemm_wna16", dtype="bfloat16")
 EXACT = Use(loader=TRANSFORMERS, limit=1e-4)
@@ -94,6 +99,8 @@ ROUNDED = Use(loader=TRANSFORMERS, limit=0.05)  # a value near the middle of two
 HALF = Use(loader=TRANSFORMERS, limit=0.05, dtype="bfloat16")
 # compressed-tensors 0.20 forgets to pack zero points when transformers asks it for shapes
 NO_ZEROS = Use(loader=TRANSFORMERS, refuses="ignore_mismatched_sizes")
+# on a processor it widens the weights of fp8 folders, and rounds no inputs
+WIDENED = Use(loader=TRANSFORMERS, limit=0.02, dtype="bfloat16", weights_only=True)
 NO_KERNEL = "Failed to find a kernel"
 
 
@@ -198,15 +205,14 @@ ROWS: tuple[Row, ...] = (
     _bitsandbytes("FP4", 0.05),
     _bitsandbytes("FP4_DQ", 0.05),
     _bitsandbytes("LLM.int8", 0.15),  # rounds inputs
-    # transformers widens the weights of these folders on a processor
-    _folder("fp8", "FP8_BLOCK", Use(loader=TRANSFORMERS, limit=0.02, weights_only=True), _vllm(0.08, refuses="AMX")),
-    _folder("fp8", "FP8", _vllm(refuses="static_scaled_fp8_quant")),
-    _folder("fp8", "FP8_TENSOR", _vllm(0.05)),
-    _folder("modelopt", "NVFP4", _vllm(refuses=NO_KERNEL)),
-    _folder("modelopt", "NVFP4A16", _vllm(refuses=NO_KERNEL), rounds=False),
-    _folder("modelopt", "FP8", _vllm(refuses="static_scaled_fp8_quant")),
-    _folder("modelopt", "FP8_DYNAMIC", _vllm(0.05)),
-    _folder("modelopt", "MXFP8", _vllm(refuses=NO_KERNEL)),
+    _folder("fp8", "FP8_BLOCK", WIDENED, _served(0.15, refuses="AMX")),
+    _folder("fp8", "FP8", _served(refuses="static_scaled_fp8_quant")),
+    _folder("fp8", "FP8_TENSOR", _served(refuses="static_scaled_fp8_quant")),
+    _folder("modelopt", "NVFP4", _served(refuses=NO_KERNEL)),
+    _folder("modelopt", "NVFP4A16", _served(refuses="MarlinNvFp4LinearKernel is not supported"), rounds=False),
+    _folder("modelopt", "FP8", _served(refuses="silu_and_mul_quant")),
+    _folder("modelopt", "FP8_DYNAMIC", _served(0.15)),
+    _folder("modelopt", "MXFP8", _served(refuses=NO_KERNEL)),
     _cast("F32"),
     _cast("F16"),
     _cast("BF16", _vllm(0.01)),

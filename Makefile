@@ -45,7 +45,7 @@ demo: setup
 	$(BIN)/bitwright ship demo --out $(DEMO) --once $(DEMO_FLAGS)
 
 test: check
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2
 
 check: setup
 	$(BIN)/ruff format --check

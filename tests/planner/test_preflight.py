@@ -41,6 +41,8 @@ def test_time_grows_with_what_is_asked_for(facts: ModelFacts) -> None:
     assert seconds(facts, more) > seconds(facts)
     assert seconds(facts, more, effort="best") > seconds(facts, more) > seconds(facts, more, effort="fast")
     assert seconds(facts, more) > seconds(facts, more, method="awq") > seconds(facts, more, method="rtn")
+    rounded = {"type": "W8A8", "format": "compressed-tensors"}
+    assert seconds(facts, **rounded, method="zeroquant") > seconds(facts, **rounded, method="smoothquant")
     written = msgspec.structs.replace(more, source=("self",))
     assert seconds(facts, written) > seconds(facts, more)
     assert seconds(facts, msgspec.structs.replace(more, source=()), method="rtn") < seconds(facts, more, method="rtn")

@@ -25,6 +25,7 @@ SCALING_NS = 100.0  # a weight: five pairs of exponents tried
 COST_TYPES = 6  # types that a byte budget measures a matrix under
 CAST_NS, CHECK_NS = 4.0, 5.0  # a weight: to another float, and to find what is not finite
 CONVERT_NS = 130.0  # a weight read, written, decoded twice and compared
+TRAINED_TOKENS = 60 * 1024  # of every block under zeroquant (modeling/distillation.py), each forth and twice back
 START_SECONDS = 8.0  # importing torch, compiled loops from their cache
 SPEED_SECONDS, SPEED_BYTES_PER_SECOND, SPEED_TOKENS = 15.0, 5e9, 400
 

@@ -98,6 +98,8 @@ def _calibrating(plan: Plan) -> dict[str, float]:
         parts["weighing tokens"] = 4 * one + _head(facts, tokens) * 3
     passes = 2 if plan.method == "gptq" and plan.scales_columns else 1
     parts["running the model"] = one * passes / (cost.REDUCED_GAIN if plan.effort == "fast" else 1)
+    if plan.method == "zeroquant":  # and two passes that compare the outputs
+        parts["training codes"] = 3 * _pass(facts, cost.TRAINED_TOKENS) + 2 * one
     if plan.method == "gptq":
         parts["Gram matrices"] = tokens * _gram_operations(plan) / cost.PRODUCTS_PER_SECOND
     return parts

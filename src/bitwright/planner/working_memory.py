@@ -25,6 +25,7 @@ MATRIX_BYTES, CAST_BYTES, BLOCK_BYTES = 20, 6, 12
 GRAM_BYTES = 24  # float32 twice, float64 twice
 PART_WEIGHTS = 1 << 25  # taken at a time (pipeline/rows.py)
 BATCH_TOKENS = 4096
+TRAINED_COPIES = 4
 RESTS_ON = "what is held at once: matrices, one block, Gram matrices, hidden states"
 
 
@@ -39,6 +40,8 @@ def working_memory(plan: Plan) -> tuple[int, str]:
     block = _block_bytes(facts, min(tokens, BATCH_TOKENS)) if fitted else 0
     if fitted and plan.method == "gptq":
         block += GRAM_BYTES * max(entry.shape[-1] for entry in plan.tensors if len(entry.shape) > 1) ** 2
+    if plan.method == "zeroquant":  # originals, student, gradient, two moments
+        block *= TRAINED_COPIES
     whole = facts.bytes if fitted and plan.calibration.source == SELF else 0
     return LIBRARIES + max(matrix, block, whole) + 8 * tokens * facts.hidden, RESTS_ON
 

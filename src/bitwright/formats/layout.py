@@ -80,6 +80,18 @@ def float_bytes(values: NDArray[np.float32], dtype: str) -> bytes:
             raise AssertionError(dtype)
 
 
+def is_exact(values: NDArray[np.float32], dtype: str) -> bool:
+    """Whether every value survives the cast to `dtype`."""
+    match dtype:
+        case "f32":
+            return True
+        case "f16":
+            with np.errstate(over="ignore"):
+                return bool((values.astype(np.float16).astype(np.float32) == values).all())
+        case _:
+            return not (values.view(np.uint32) & 0xFFFF).any()
+
+
 def _bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     """The upper halves, rounded to nearest even; piece by piece, because four temporaries of a head outgrow caches."""
     bits = values.view("<u4").reshape(-1)

@@ -9,11 +9,10 @@ Source: compressed-tensors 0.20, compressors/{pack_quantized,naive_quantized,nvf
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bitwright.core.schemes import IntScheme, MinifloatScheme
 from bitwright.facts.stored_tensors import quantized_parts
-from bitwright.formats.layout import float_bytes
+from bitwright.formats.layout import float_bytes, is_exact
 from bitwright.formats.packing import pack_nibbles, pack_rows
 from bitwright.tensors.qtensor import Array, QTensor
 
@@ -78,15 +77,3 @@ def _scales(module: str, values: Array, dtype: str) -> bytes:
     scale = values.astype(np.float32)
     assert is_exact(scale, dtype), f"{module}: a scale is not representable in {dtype}"
     return float_bytes(scale, dtype)
-
-
-def is_exact(values: NDArray[np.float32], dtype: str) -> bool:
-    """Whether every value survives the cast to `dtype`."""
-    match dtype:
-        case "f32":
-            return True
-        case "f16":
-            with np.errstate(over="ignore"):
-                return bool((values.astype(np.float16).astype(np.float32) == values).all())
-        case _:
-            return not (values.view(np.uint32) & 0xFFFF).any()

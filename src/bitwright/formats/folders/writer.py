@@ -140,18 +140,6 @@ def check_matrix(entry: TensorPlan) -> None:
         )
 
 
-def is_exact(values: NDArray[np.float32], dtype: str) -> bool:
-    """Whether every value survives the cast to `dtype`."""
-    match dtype:
-        case "f32":
-            return True
-        case "f16":
-            with np.errstate(over="ignore"):
-                return bool((values.astype(np.float16).astype(np.float32) == values).all())
-        case _:
-            return not (values.view(np.uint32) & 0xFFFF).any()
-
-
 def json_bytes(value: dict[str, Any]) -> bytes:
     """Indented UTF-8 with a line end."""
     return json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n"

@@ -19,8 +19,8 @@ import numpy as np
 from bitwright.core.errors import UnsupportedError
 from bitwright.core.plan import TensorPlan
 from bitwright.core.schemes import IntScheme
-from bitwright.formats.folders.writer import SafetensorsFolderWriter, is_exact, module_of
-from bitwright.formats.layout import float_bytes
+from bitwright.formats.folders.writer import SafetensorsFolderWriter, module_of
+from bitwright.formats.layout import float_bytes, is_exact
 from bitwright.formats.packed.awq_packing import BITS, PER_WORD, pack
 from bitwright.tensors.qtensor import QTensor
 

@@ -27,8 +27,8 @@ from bitwright.core.plan import Plan, TensorPlan
 from bitwright.core.provenance import version
 from bitwright.core.schemes import IntScheme
 from bitwright.facts.stored_tensors import MAX_SHARD_BYTES
-from bitwright.formats.folders.writer import SafetensorsFolderWriter, is_exact, json_bytes, module_of
-from bitwright.formats.layout import float_bytes
+from bitwright.formats.folders.writer import SafetensorsFolderWriter, json_bytes, module_of
+from bitwright.formats.layout import float_bytes, is_exact
 from bitwright.formats.packed.gptq_packing import BITS, SIDE_CONFIG, VERSIONS, fills_words, pack
 from bitwright.tensors.qtensor import QTensor
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
+from bitwright.core.choices import USE_CASES as USE_CASES
+from bitwright.core.choices import ActOrder as ActOrder
+from bitwright.core.choices import ArtifactFormat as ArtifactFormat
+from bitwright.core.choices import Effort as Effort
+from bitwright.core.choices import Method as Method
+from bitwright.core.choices import Reason as Reason
+from bitwright.core.choices import UseCase as UseCase
+from bitwright.core.devices import DeviceFacts as DeviceFacts
 from bitwright.core.documents import Document, Record
+from bitwright.core.ranking import Ranking
 from bitwright.core.schemes import MinifloatScheme, WeightScheme
-
-ArtifactFormat = Literal[
-    "gguf", "compressed-tensors", "gptq", "gptq_v2", "awq", "bitsandbytes", "fp8", "modelopt", "safetensors"
-]
-Method = Literal["gptq", "awq", "smoothquant", "zeroquant", "rtn"]
-Effort = Literal["fast", "balanced", "best"]
-ActOrder = Literal["static", "group", "none"]
-UseCase = Literal["chat", "code", "medical-legal", "summarization", "vlm"]
-USE_CASES: tuple[UseCase, ...] = ("chat", "code", "medical-legal", "summarization", "vlm")
+from bitwright.core.target import Target
 
 
 class TensorFacts(Record, frozen=True, kw_only=True):
@@ -77,26 +78,6 @@ class ModelFacts(Record, frozen=True, kw_only=True):
     def all_tensors(self) -> tuple[TensorFacts, ...]:
         """Those of the decoder, and those beside it."""
         return self.tensors if self.vision is None else (*self.tensors, *self.vision.tower, *self.vision.projector)
-
-
-class DeviceFacts(Record, frozen=True, kw_only=True):
-    """A processor that could run the model."""
-
-    name: str
-    kind: Literal["cpu", "gpu"]
-    memory_bytes: int
-    bandwidth_gb_s: float | None = None
-    compute_capability: str | None = None
-    count: int = 1
-    source: str = ""
-
-
-class Reason(Record, frozen=True, kw_only=True):
-    """One decision as a sentence, and where the rule stands."""
-
-    choice: str
-    because: str
-    source: str
 
 
 class TensorPlan(Record, frozen=True, kw_only=True):
@@ -181,6 +162,8 @@ class Plan(Document, frozen=True, kw_only=True):
     memory: Memory
     reasons: tuple[Reason, ...]
     warnings: tuple[str, ...] = ()
+    target: Target | None = None  # what was asked of the served model
+    ranking: Ranking | None = None  # ways to serve it, of which this plan is the first, or the one that was named
 
     @property
     def scales_columns(self) -> bool:

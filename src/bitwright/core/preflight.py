@@ -5,18 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from bitwright.core.documents import Document, Record
+from bitwright.core.intervals import Interval
 
 Step = Literal["quantize", "ship", "convert", "imatrix"]
 How = Literal["computes", "widens", "emulates", "expands", "fails", "unknown"]
-
-
-class Interval(Record, frozen=True, kw_only=True):
-    """A prediction. The truth is expected between `low` and `high`; `rests_on` says why."""
-
-    expected: float
-    low: float
-    high: float
-    rests_on: str
 
 
 class Share(Record, frozen=True, kw_only=True):

@@ -15,8 +15,9 @@ import math
 import os
 from collections.abc import Iterable
 
+from bitwright.core.intervals import Interval
 from bitwright.core.plan import CalibrationPlan, ModelFacts, Plan, TensorPlan
-from bitwright.core.preflight import Interval, Share, TimeNeed
+from bitwright.core.preflight import Share, TimeNeed
 from bitwright.core.schemes import CodebookScheme, Int8RowScheme
 from bitwright.facts import work_costs as cost
 from bitwright.facts.blocks import block_groups

@@ -14,8 +14,9 @@ import os
 import shutil
 from pathlib import Path
 
+from bitwright.core.intervals import Interval
 from bitwright.core.plan import CalibrationPlan, ModelFacts, Plan, TensorPlan
-from bitwright.core.preflight import DiskNeed, Interval, Kept, MemoryNeed, Preflight, Ragged, Share, Step, TimeNeed
+from bitwright.core.preflight import DiskNeed, Kept, MemoryNeed, Preflight, Ragged, Share, Step, TimeNeed
 from bitwright.core.units import MIB, format_bytes
 from bitwright.facts.hardware import this_cpu
 from bitwright.planner.duration import (

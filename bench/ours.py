@@ -17,6 +17,8 @@ from process import Measured, run
 
 # Numba and the BLAS behind torch each read a variable of their own.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# An installed package lies there compiled; from a source tree its bytecode is written by the first run.
+INSTALLED = {"PYTHONDONTWRITEBYTECODE": ""}
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def quantize(
             *("--calibration", str(calibration), "--samples", str(samples), "--length", str(length), "--seed", "0"),
         ]
         resumed = out.exists()
-        limits = dict.fromkeys(THREAD_VARIABLES, str(threads))
+        limits = {**INSTALLED, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
         measured: Measured = run(command, log=out.with_name(out.name + ".log"), environment=limits)
         if not resumed:
             cost_file.write_text(json.dumps(measured.document()) + "\n", encoding="utf-8")
@@ -68,7 +70,7 @@ def quantize_plain(
         *(sys.executable, "-m", "bitwright", "quantize", str(model), "--out", str(out), "--format", "gguf"),
         *("--type", kind, "--method", "rtn", "--imatrix", str(imatrix), "--quiet"),
     ]
-    limits = dict.fromkeys(THREAD_VARIABLES, str(threads))
+    limits = {**INSTALLED, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
     measured = run(command, log=out.with_name(out.name + ".log"), environment=limits)
     return _artifact(out), measured.document()
 

@@ -65,6 +65,18 @@ def test_byte_level_vocabulary_merges_and_special_tokens(tmp_path: Path) -> None
     assert found["chat_template"] == CHAT_TEMPLATE
 
 
+@pytest.mark.parametrize("merges", [["a b", "c d"], [["a", "b"], ["c", "d"]], [["a b", "c"], ["d", " "]], []])
+def test_merges_and_special_tokens_are_those_of_the_library(merges: list[Any], tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, vocab=300)
+    model = json.loads((tmp_path / "tokenizer.json").read_text())["model"]
+    edit(tmp_path / "tokenizer.json", model=model | {"merges": merges})
+    (tmp_path / "merges.txt").write_text("#version: 0.2\ne f\ng h\n")  # read where tokenizer.json has none
+    found, expected = metadata(tmp_path, 310), gguf.SpecialVocab(tmp_path, load_merges=True, n_vocab=310)
+    assert found["ggml.merges"] == expected.merges
+    assert found["ggml.eos_token_id"] == expected.special_token_ids["eos"]
+    assert found["chat_template"] == expected.chat_template
+
+
 def test_a_template_that_adds_bos_is_written_out(tmp_path: Path) -> None:
     write_tokenizer(tmp_path)
     first = {"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}
@@ -154,4 +166,7 @@ def test_broken_tokenizers_are_refused(tmp_path: Path) -> None:
     edit(tmp_path / "tokenizer.json", model={"type": "Unigram", "vocab": []})
     (tmp_path / "tokenizer_config.json").unlink()
     with pytest.raises(UnsupportedError, match="Unigram"):
+        add_tokenizer(writer, tmp_path, 320)
+    edit(tmp_path / "tokenizer.json", model={"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "b", "c"]]})
+    with pytest.raises(InputError, match="neither texts nor pairs"):
         add_tokenizer(writer, tmp_path, 320)

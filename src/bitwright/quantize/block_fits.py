@@ -13,6 +13,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from bitwright.quantize.compiled import loop
 from bitwright.quantize.kernels import BIG, TINY
 from bitwright.quantize.lane_sums import (
     ALL,
@@ -50,7 +51,7 @@ AA, AB, BB, AW, BW = (place * LANES for place in range(5))
 ALL_SUMS = 5 * LANES
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@loop(fastmath=True)
 def choose_factors(value_SO, curvature_SO, per_super, low, high, shrinks, factor_NO):
     """The factor d of each super-block with the least Σ curvature · (value − d · integer)²; the largest value sets its
     sign so that it falls on the farther end of the integers, [low, high]."""
@@ -135,7 +136,7 @@ def fitted_factors(r, sums, next_d):
         next_d[lane] = aw / aa if aa > 0 and aw * d > 0 else d
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@loop(fastmath=True)
 def fit_uniform(weight_IO, importance_I, sub, low, high, reach, ends, step_SO, d_NO, scales_SO, next_d_NO, loss_NO):
     """Integers near the real steps, the factors that fit them best, and the loss without Σ d·w²."""
     supers, rows = d_NO.shape
@@ -161,7 +162,7 @@ def fit_uniform(weight_IO, importance_I, sub, low, high, reach, ends, step_SO, d
             fitted_factors(r, sums, next_d_NO[n, start : start + LANES])
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@loop(fastmath=True)
 def fit_iq4(weight_IO, importance_I, sub, reach, ends, step_SO, d_NO, scales_SO, next_d_NO, loss_NO):
     """The same for the levels of IQ4."""
     supers, rows = d_NO.shape
@@ -232,7 +233,7 @@ def solved_pairs(r, sums, next_d, next_dmin):
             next_d[lane] = aw / aa
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@loop(fastmath=True)
 def fit_affine(
     weight_IO, importance_I, sub, high, most, reach,
     step_SO, low_SO, d_NO, dmin_NO, scales_SO, mins_SO, next_d_NO, next_dmin_NO, loss_NO,

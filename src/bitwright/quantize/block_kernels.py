@@ -17,6 +17,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bitwright.quantize.compiled import loop
 from bitwright.quantize.kernels import BIG, TINY
 from bitwright.quantize.lane_sums import (
     ALL,
@@ -50,7 +51,7 @@ def level_table(levels_K: NDArray[np.float32]) -> NDArray[np.float32]:
     return table_T
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@loop(fastmath=True)
 def search_uniform(weight_IO, importance_I, sub, low, high, signs, shrinks, step_SO, curvature_SO):
     """Steps of either sign (of one with `signs` 1), and how fast the loss rises around them; 0 where all is zero."""
     count, rows = step_SO.shape
@@ -70,7 +71,7 @@ def search_uniform(weight_IO, importance_I, sub, low, high, signs, shrinks, step
             curvature_SO[s, start : start + LANES] = r[CURVATURE : CURVATURE + LANES]
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@loop(fastmath=True)
 def search_iq4(weight_IO, importance_I, sub, shrinks, step_SO, curvature_SO):
     """The same for the levels of IQ4, the lowest being the farthest from zero."""
     count, rows = step_SO.shape
@@ -90,7 +91,7 @@ def search_iq4(weight_IO, importance_I, sub, shrinks, step_SO, curvature_SO):
             curvature_SO[s, start : start + LANES] = r[CURVATURE : CURVATURE + LANES]
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@loop(fastmath=True)
 def search_affine(weight_IO, importance_I, sub, top, shrinks, rounds, step_SO, low_SO):
     """Steps and lows (minus the minimum, at least zero) for codes 0 … `top`."""
     count, rows = step_SO.shape
@@ -128,7 +129,7 @@ def largest_of(w):
     return largest
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@loop(fastmath=True)
 def search_powers(weight_OI, importance_I, sub, table_T, first, tries, exponent_OS):
     """Exponents e of steps 2^e: `tries` of them, the first being the largest magnitude's own plus `first`."""
     rows, count = exponent_OS.shape

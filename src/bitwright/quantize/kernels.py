@@ -7,14 +7,15 @@ Dimension key: O outputs · I inputs · G groups along I · N super-blocks · S 
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from bitwright.quantize.compiled import loop
 
 TINY = np.float32(1e-30)  # a group with no larger weight is all zero
 BIG = np.float32(3e38)  # larger than any loss; infinity is not allowed under fastmath
 
 
-@numba.njit(cache=True, nogil=True)
+@loop()
 def round_nearest(weight_OI, step_OG, zero_OG, offset_OG, group, low, high, codes_OI):
     rows, columns = weight_OI.shape
     for o in range(rows):
@@ -25,7 +26,7 @@ def round_nearest(weight_OI, step_OG, zero_OG, offset_OG, group, low, high, code
                 codes_OI[o, i] = min(max(level, low), high)
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
+@loop(fastmath={"contract", "reassoc", "nsz"})
 def measure(weight_OI, codes_OI, step_OG, zero_OG, offset_OG, group):
     """Σ error² and Σ weight² of codes on a grid."""
     rows, columns = weight_OI.shape
@@ -44,7 +45,7 @@ def measure(weight_OI, codes_OI, step_OG, zero_OG, offset_OG, group):
     return error, size
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@loop(fastmath=True)
 def search_affine(weight_OI, importance_I, group, levels, free_sign, whole_zero, step_OG, minimum_OG):
     rows, columns = weight_OI.shape
     top = np.float32(levels)
@@ -97,7 +98,7 @@ def search_affine(weight_OI, importance_I, group, levels, free_sign, whole_zero,
             minimum_OG[o, g] = best_minimum
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"contract"})
+@loop(fastmath={"contract"})
 def round_block(part_OB, upper_BB, group_B, step_OG, zero_OG, offset_OG, low, high, codes_OB, error_OB):
     rows, columns = part_OB.shape
     for o in range(rows):
@@ -115,7 +116,7 @@ def round_block(part_OB, upper_BB, group_B, step_OG, zero_OG, offset_OG, low, hi
                 rest[j] -= error * update[j]
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"contract"})
+@loop(fastmath={"contract"})
 def descend(codes_OI, pull_OI, gram_II, step_OG, group, low, high, sweeps):
     rows, columns = codes_OI.shape
     for o in range(rows):

@@ -20,6 +20,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bitwright.quantize.compiled import loop
 from bitwright.quantize.kernels import TINY
 from bitwright.tensors.ggml_values import IQ4_LEVELS
 
@@ -49,7 +50,7 @@ def turned_back(values: NDArray[Any], rows: int) -> NDArray[Any]:
     return np.ascontiguousarray(values[:, :rows].T)
 
 
-@numba.njit(cache=True, nogil=True)
+@loop()
 def turn(matrix, out):
     rows, columns = matrix.shape
     for first in range(0, columns, TILE):

@@ -13,6 +13,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bitwright.quantize.compiled import loop
 from bitwright.quantize.kernels import BIG
 
 LANES = 8  # float32 values in a register of AVX2
@@ -33,7 +34,7 @@ def nearest_level(value, midpoint_M):
     return at
 
 
-@numba.njit(cache=True, nogil=True)
+@loop()
 def round_nearest(weight_OI, step_OG, group, midpoint_M, codes_OI):
     rows, columns = weight_OI.shape
     for o in range(rows):
@@ -43,7 +44,7 @@ def round_nearest(weight_OI, step_OG, group, midpoint_M, codes_OI):
                 codes_OI[o, i] = nearest_level(weight_OI[o, i] / step if step != 0 else step, midpoint_M)
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"contract"})
+@loop(fastmath={"contract"})
 def round_block(part_OB, upper_BB, group_B, step_OG, levels_K, midpoint_M, codes_OB, error_OB):
     rows, columns = part_OB.shape
     for o in range(rows):
@@ -59,7 +60,7 @@ def round_block(part_OB, upper_BB, group_B, step_OG, levels_K, midpoint_M, codes
                 rest[j] -= error * update[j]
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"contract"})
+@loop(fastmath={"contract"})
 def descend(codes_OI, pull_OI, gram_II, step_OG, group, levels_K, midpoint_M, sweeps):
     rows, columns = codes_OI.shape
     for o in range(rows):

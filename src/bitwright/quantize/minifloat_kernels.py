@@ -8,11 +8,12 @@ Dimension key: O outputs · I inputs · R tiles of rows · C tiles of columns ·
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from bitwright.quantize.compiled import loop
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+
+@loop(fastmath=True)
 def best_candidate(
     weight_OI, importance_I, scale_RCK, tile_rows, tile_columns, mantissa, least_exponent, largest, best_RC
 ):

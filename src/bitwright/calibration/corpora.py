@@ -2,7 +2,7 @@
 
 A window is `length` consecutive tokens. With seed 0 windows are taken from the start of the text in order, which is
 what llama-imatrix and most harnesses do, so that figures can be compared; any other seed draws distinct windows.
-Text files are read whole; JSONL lines hold `text`, or `messages` that go through the model's chat template.
+Text files are read whole, and tokenized as far as windows from the start need it; JSONL lines hold `text`, or `messages` that go through the model's chat template.
 Not here: text sampled from the model itself (selftext.py).
 """
 
@@ -20,6 +20,8 @@ from bitwright.calibration.identity import tokens_sha256
 from bitwright.core.errors import InputError, UsageError, from_os_error
 
 HUB_PREFIX = "hub:"
+CHARACTERS_PER_TOKEN = 4  # of English; where a token holds more, twice as much text is read
+CUT_TOKENS = 256  # a cut changes tokens of the word that it parts, and at most those of its neighbours
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,7 +51,8 @@ def windows_from_files(
     tokenizer = load_tokenizer(tokenizer_folder)
     ids: list[int] = []
     for path in paths:
-        ids += tokenizer.encode(_read_text(path, tokenizer), add_special_tokens=False, verbose=False)
+        wanted = None if seed else samples * length - len(ids)
+        ids += _first_tokens(tokenizer, _read_text(path, tokenizer), wanted)
     available = len(ids) // length
     if available < 1:
         raise InputError(
@@ -62,6 +65,24 @@ def windows_from_files(
         order = torch.randperm(available, generator=torch.Generator().manual_seed(seed))[:count]
     windows = torch.tensor(ids[: available * length]).view(available, length)[order]
     return make_windows(", ".join(Path(path).name for path in paths), windows)
+
+
+def _first_tokens(tokenizer: Any, text: str, wanted: int | None) -> list[int]:
+    """At least the first `wanted` token ids of a text, or all.
+
+    A tokenizer takes some 300 bytes a token while it works, so no more than is needed is given to it: a beginning of
+    the text, doubled until it holds enough. The tokens at its end, which the cut may have changed, are left out.
+    """
+    if wanted is not None and wanted <= 0:
+        return []
+    size = len(text) if wanted is None else CHARACTERS_PER_TOKEN * (wanted + CUT_TOKENS)
+    while size < len(text):
+        ids: list[int] = tokenizer.encode(text[:size], add_special_tokens=False, verbose=False)
+        if len(ids) >= (wanted or 0) + CUT_TOKENS:
+            return ids[:-CUT_TOKENS]
+        size *= 2
+    whole: list[int] = tokenizer.encode(text, add_special_tokens=False, verbose=False)
+    return whole
 
 
 def check_counts(samples: int, length: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from bitwright.core.attention import CacheLayout
 from bitwright.core.choices import USE_CASES as USE_CASES
 from bitwright.core.choices import ActOrder as ActOrder
 from bitwright.core.choices import ArtifactFormat as ArtifactFormat
@@ -73,6 +74,7 @@ class ModelFacts(Record, frozen=True, kw_only=True):
     experts: ExpertFacts | None = None  # of a mixture of experts
     adapter: str = ""  # folder of the LoRA adapter that is merged into the weights as they are read
     vision: VisionFacts | None = None  # of a vision-language model; `tensors` and dimensions are its decoder's then
+    cache: CacheLayout | None = None  # None: every layer keeps `kv_heads` keys and values of every token
 
     @property
     def all_tensors(self) -> tuple[TensorFacts, ...]:

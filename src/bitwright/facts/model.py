@@ -16,6 +16,7 @@ from typing import Any
 
 from bitwright.core.errors import InputError, UnsupportedError
 from bitwright.core.plan import ExpertFacts, ModelFacts, TensorFacts
+from bitwright.facts.cache_layout import cache_layout
 from bitwright.facts.cache_scales import KEY_SCALE, VALUE_SCALE
 from bitwright.facts.checkpoint import CONFIG, Checkpoint, read_checkpoint
 from bitwright.facts.families import EMBEDDING, FAMILIES, FINAL_NORM, HEAD, Family, family_of
@@ -73,6 +74,7 @@ def facts_of(folder: Path, checkpoint: Checkpoint) -> ModelFacts:
         fingerprint=checkpoint.fingerprint,
         experts=experts_of(config, family, where),
         vision=vision,
+        cache=cache_layout(config),
     )
     _check_tensors(facts, family)
     return facts

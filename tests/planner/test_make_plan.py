@@ -62,7 +62,7 @@ def test_hopper_takes_fp8_and_steps_down_to_integers() -> None:
 @pytest.mark.parametrize("name", COMPRESSED_TYPES)
 def test_every_named_type_is_planned_with_its_engine_s_limits(name: str) -> None:
     facts = shaped_facts(hidden=256, intermediate=512)
-    plan = make_plan(facts, find_device("h200"), use_case="chat", type=name, format="compressed-tensors")
+    plan = make_plan(facts, find_device("h200-sxm"), use_case="chat", type=name, format="compressed-tensors")
     assert plan.type == name
     scheme = msgspec.structs.replace(COMPRESSED_TYPES[name], scale_dtype="bf16")
     assert sum(tensor.scheme == scheme for tensor in plan.tensors) == 7 * facts.layers

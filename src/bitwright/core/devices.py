@@ -45,3 +45,4 @@ class DeviceFacts(Record, frozen=True, kw_only=True):
     rates: Rates | None = None
     link_gb_s: float | None = None  # between two devices of one machine, both directions together
     price: Price | None = None
+    cores: int | None = None  # of a processor: those that this process may use

@@ -1,46 +1,45 @@
 """Which processor will run the model: this machine's, or one looked up by name in hardware.toml.
 
 `memory_bytes` is that of one device; `count` devices hold `count` times as much. Detection reads what the system says
-(/proc and cgroups on Linux, sysctl on macOS, nvidia-smi where there is one) and loads no numeric library.
+(/proc and cgroups on Linux, sysctl on macOS, nvidia-smi, rocm-smi or amd-smi where there is one) and loads no numeric
+library. Intel's GPUs and accelerators are not looked for.
 
-Not here: whether a model fits (planner/memory.py).
-Sources: man 5 proc; kernel documentation, cgroup-v2 (memory.max); `nvidia-smi --help-query-gpu`.
+Not here: the table (device_rows.py), what drivers' tools print (drivers.py), whether a model fits (planner/memory.py).
+Sources: man 5 proc; kernel documentation, cgroup-v2 (memory.max); man sysctl of macOS (machdep.cpu.brand_string,
+hw.memsize, hw.physicalcpu).
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import platform
 import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Literal
 
-from bitwright.core.documents import Record
-from bitwright.core.errors import UsageError, did_you_mean
-from bitwright.core.plan import DeviceFacts
+import msgspec
+
+from bitwright.core.devices import DeviceFacts
+from bitwright.core.errors import UsageError
 from bitwright.core.units import MIB
-from bitwright.facts.rows import read_rows
+from bitwright.facts.device_rows import device_of, row_named, row_reported_as
+from bitwright.facts.drivers import (
+    AMD_QUERY,
+    JETSON,
+    NVIDIA_QUERY,
+    ROCM_QUERY,
+    parse_amd_smi,
+    parse_nvidia,
+    parse_rocm_smi,
+)
 
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-NVIDIA_FIELDS = "name,memory.total,compute_cap"
+BOARD = "/proc/device-tree/model"
 TOOL_SECONDS = 10
-
-
-class HardwareRow(Record, frozen=True, kw_only=True):
-    """One row of hardware.toml; units are in its head."""
-
-    id: str
-    name: str
-    kind: Literal["cpu", "gpu"]
-    memory_mib: int
-    bandwidth_gb_s: float
-    reported_names: tuple[str, ...]
-    source: str
-    date: str
-    compute_capability: str | None = None
+# What engines' kernels ask of a processor, the most capable first: word in /proc/cpuinfo, name here
+INSTRUCTIONS = (("amx_tile", "amx"), ("avx512f", "avx512"), ("avx2", "avx2"), ("asimd", "neon"))
+VENDORS = {"GenuineIntel": "Intel", "AuthenticAMD": "AMD"}
 
 
 def find_device(target: str) -> DeviceFacts:
@@ -50,69 +49,50 @@ def find_device(target: str) -> DeviceFacts:
     if target == "auto":
         return this_gpu() or this_cpu()
     name, _, number = target.partition(":")
-    row = hardware_rows().get(name)
-    if row is None:
-        known = ["auto", "cpu", *hardware_rows()]
-        longer = next((full for full in known if name and full.startswith(name)), name)
-        raise UsageError(f"unknown target `{target}`", hint=did_you_mean(longer, known))
+    row = row_named(name)
     if ":" in target and not re.fullmatch(r"[1-9]\d{0,3}", number):
         raise UsageError(f"`{target}` asks for {number!r} devices", hint=f"write {name}:2 for two of them")
-    return DeviceFacts(
-        name=row.name,
-        kind=row.kind,
-        memory_bytes=row.memory_mib * MIB,
-        bandwidth_gb_s=row.bandwidth_gb_s,
-        compute_capability=row.compute_capability,
-        count=int(number) if number else 1,
-        source=f"{row.source} ({row.date})",
-    )
-
-
-@functools.cache
-def hardware_rows() -> dict[str, HardwareRow]:
-    """The table, by id."""
-    return {row.id: row for row in read_rows("hardware.toml", "device", HardwareRow)}
+    return device_of(row, int(number) if number else 1)
 
 
 def this_cpu() -> DeviceFacts:
     """This machine's processor and the memory that this process may use."""
     if platform.system() == "Darwin":
-        name, memory = _run("sysctl", "-n", "machdep.cpu.brand_string"), _run("sysctl", "-n", "hw.memsize")
-        return _reported(name or "this processor", int(memory or 0), "sysctl")
-    return _reported(cpu_name(_text("/proc/cpuinfo")), linux_memory(_text("/proc/meminfo"), _cgroup_limits()), "/proc")
+        return _mac()
+    cpuinfo = _text("/proc/cpuinfo")
+    return DeviceFacts(
+        name=cpu_name(cpuinfo),
+        kind="cpu",
+        memory_bytes=linux_memory(_text("/proc/meminfo"), _cgroup_limits()),
+        source="/proc",
+        vendor=next((vendor for word, vendor in VENDORS.items() if word in cpuinfo), ""),
+        architecture=instructions(cpuinfo),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    )
 
 
 def this_gpu() -> DeviceFacts | None:
-    """The NVIDIA devices that nvidia-smi reports, or `None`."""
-    if shutil.which("nvidia-smi") is None:
-        return None
-    output = _run("nvidia-smi", f"--query-gpu={NVIDIA_FIELDS}", "--format=csv,noheader,nounits")
-    return parse_nvidia(output) if output else None
-
-
-def parse_nvidia(output: str) -> DeviceFacts | None:
-    """Devices out of nvidia-smi's CSV lines (name, MiB, compute capability): all that equal the first one."""
-    rows = [[field.strip() for field in line.split(",")] for line in output.splitlines() if line.count(",") == 2]
-    rows = [row for row in rows if row[1].isdigit()]
-    if not rows:
-        return None
-    name, memory, capability = rows[0]
-    known = _row_reported_as(name)
-    return DeviceFacts(
-        name=name,
-        kind="gpu",
-        memory_bytes=int(memory) * MIB,
-        bandwidth_gb_s=known.bandwidth_gb_s if known else None,
-        compute_capability=capability,
-        count=sum(row == rows[0] for row in rows),
-        source="nvidia-smi",
-    )
+    """The devices that a driver's tool reports, NVIDIA's first, or `None`."""
+    if output := _tool(NVIDIA_QUERY):
+        # Others than Jetson's are asked for neither: they know their memory
+        board = _text(BOARD).rstrip("\0\n") if JETSON in output else ""
+        shared = this_cpu().memory_bytes // MIB if "[N/A]" in output or "Not Supported" in output else 0
+        if found := parse_nvidia(output, board=board, shared_mib=shared):
+            return found
+    return parse_rocm_smi(_tool(ROCM_QUERY)) or parse_amd_smi(_tool(AMD_QUERY))
 
 
 def cpu_name(cpuinfo: str) -> str:
     """The model name in the text of /proc/cpuinfo (some Arm kernels give none)."""
     found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     return found[1].strip() if found else f"{platform.machine() or 'unknown'} processor"
+
+
+def instructions(cpuinfo: str) -> str:
+    """The most capable instructions for matrices that /proc/cpuinfo lists: amx, avx512, avx2, neon, or nothing."""
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo, re.MULTILINE)
+    words = set(found[1].split()) if found else set()
+    return next((name for word, name in INSTRUCTIONS if word in words), "")
 
 
 def linux_memory(meminfo: str, limits: tuple[str, ...]) -> int:
@@ -122,19 +102,16 @@ def linux_memory(meminfo: str, limits: tuple[str, ...]) -> int:
     return min([total, *(int(limit) for limit in limits if limit.strip().isdigit())])
 
 
-def _reported(name: str, memory_bytes: int, source: str) -> DeviceFacts:
-    known = _row_reported_as(name)
-    return DeviceFacts(
-        name=name,
-        kind="cpu",
-        memory_bytes=memory_bytes,
-        bandwidth_gb_s=known.bandwidth_gb_s if known else None,
-        source=source,
+def _mac() -> DeviceFacts:
+    """A Mac: the chip's row with this machine's memory."""
+    name = _run("sysctl", "-n", "machdep.cpu.brand_string") or "this processor"
+    memory, cores = (_run("sysctl", "-n", key) for key in ("hw.memsize", "hw.physicalcpu"))
+    count = int(cores) if cores.isdigit() else None
+    row = row_reported_as(name, cores=count)
+    found = DeviceFacts(name=name, kind="cpu", memory_bytes=0) if row is None else device_of(row)
+    return msgspec.structs.replace(
+        found, name=name, memory_bytes=int(memory) if memory.isdigit() else 0, source="sysctl", cores=count
     )
-
-
-def _row_reported_as(name: str) -> HardwareRow | None:
-    return next((row for row in hardware_rows().values() if name in row.reported_names), None)
 
 
 def _cgroup_limits() -> tuple[str, ...]:
@@ -147,6 +124,11 @@ def _text(path: str) -> str:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def _tool(command: tuple[str, ...]) -> str:
+    """What a driver's tool prints, or nothing where it is not installed."""
+    return _run(*command) if shutil.which(command[0]) else ""
 
 
 def _run(*command: str) -> str:

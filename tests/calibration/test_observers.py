@@ -13,11 +13,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bitwright.calibration.float_levels import LEVELS, float_divergence
 from bitwright.calibration.histograms import RunningHistograms
-from bitwright.calibration.observer_kernels import SMOOTHING, divergence
+from bitwright.calibration.observer_kernels import SMOOTHING, divergence, level_divergence
 from bitwright.calibration.observers import Observer, Parameters, observe_weight, scale_and_zero
 from bitwright.calibration.sharing import Sharing
 from bitwright.core.errors import InputError, UsageError
+from bitwright.tensors.minifloat_values import decode_minifloat, encode_minifloat
 
 RULES = ("minmax", "percentile", "mse", "entropy")
 WHOLE = Sharing()
@@ -224,6 +226,48 @@ def test_zero_is_a_level(low: float, high: float, bits: int) -> None:
     scale, zero = scale_and_zero(np.array([low]), np.array([high]), bits, symmetric=False)
     assert -(2 ** (bits - 1)) <= zero[0] <= 2 ** (bits - 1) - 1
     assert scale[0] > 0
+
+
+def float_error(values: np.ndarray, peak: float) -> float:
+    scale = np.float32(peak / 448)
+    return float(np.square(decode_minifloat(encode_minifloat(values / scale, "e4m3"), "e4m3") * scale - values).sum())
+
+
+@given(st.integers(0, 10**6), st.sampled_from([1e-3, 1.0, 300.0]))
+@settings(max_examples=15)
+def test_the_search_on_floats_is_never_worse_than_minmax(seed: int, size: float) -> None:
+    values = heavy(300, 6, seed) * np.float32(size)
+    peaks = {rule: watched(rule, [values]).peak("e4m3") for rule in ("minmax", "mse")}
+    assert float_error(values, peaks["mse"]) <= 1.03 * float_error(values, peaks["minmax"])
+
+
+def test_the_search_on_floats_finds_what_integers_need() -> None:
+    """Where values are so small beside the largest that they become subnormal, clipping pays; elsewhere it does not."""
+    even = np.linspace(-1, 1, 4096, dtype=np.float32)
+    assert watched("mse", [even[:, None]]).peak("e4m3") == pytest.approx(1, rel=0.15)
+    small = np.full((40000, 1), 3e-5, dtype=np.float32) * np.linspace(0.2, 1, 40000, dtype=np.float32)[:, None]
+    loud = np.concatenate([small, [[0.1]]]).astype(np.float32)
+    assert watched("percentile", [loud], percentile=99.9).peak("e4m3") < 2e-4
+    assert watched("minmax", [loud]).peak("e4m3") == np.float32(0.1)
+
+
+def test_entropy_of_floats_is_the_plain_rule() -> None:
+    counts = np.random.default_rng(0).poisson(20 * np.exp(-np.abs(np.arange(-40, 40)) / 12))
+    start, width, peak = -40.0, 1.0, 25.0
+    centers = start + width * (np.arange(80) + 0.5)
+    codes = np.asarray([int(np.abs(LEVELS * peak / 448 - center).argmin()) for center in centers])
+    inside = np.abs(centers) * 448 / peak <= 464
+    assert inside.sum() < 80
+    codes[~inside] = -1
+    assert float_divergence(counts, start, width, peak) == level_divergence(counts, codes, len(LEVELS))
+
+
+def test_a_peak_is_what_parameters_reach_to() -> None:
+    values = heavy(500, 6, 5)
+    for rule in RULES:
+        observer = watched(rule, [values])
+        assert observer.peak("int8") == pytest.approx(float(observer.parameters(8).scale[0]) * 127.5, rel=1e-6)
+    assert watched("mse", [np.zeros((4, 2), np.float32)]).peak("e4m3") == 0
 
 
 def test_constants_and_nothing_are_answered() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from bitwright.cli import quantize, ship
 from bitwright.core.documents import read_document
 from bitwright.core.plan import Plan
 from bitwright.core.preflight import Preflight
@@ -71,6 +73,29 @@ def test_flags_of_quantize_reach_the_plan(run: Run, words: list[object]) -> None
     assert (found.step, found.makes, found.method) == ("ship", "compressed-tensors W4A16 g32 asym", "awq (best)")
 
 
+def test_everything_that_quantize_decides_ship_decides_too() -> None:
+    """What a person wrote for one works for the other."""
+    made, shipped = (
+        {name: parameter.default for name, parameter in inspect.signature(command).parameters.items()}
+        for command in (quantize.run, ship.run)
+    )
+    assert made.items() <= shipped.items()
+
+
+def test_a_plan_is_shipped(run: Run, tiny: Path, text: Path, judged: Path, tmp_path: Path) -> None:
+    plan, out = tmp_path / "plan.json", tmp_path / "out"
+    asked = ["--format", "gptq", "--bits", "4", "--group-size", "32", "--act-order", "group"]
+    assert run("plan", tiny, *asked, "--out", plan).code == 0
+    edited = msgspec.json.decode(plan.read_bytes())
+    edited["calibration"] = {"source": [str(text)], "samples": 2, "length": 32, "seed": 0}
+    plan.write_bytes(msgspec.json.encode(edited))
+    words = ["ship", tiny, "--out", out, "--plan", plan, "--text", judged, "--windows", "4", "--window-length", "32"]
+    answer = run(*words, "--no-serve", "--quiet")
+    assert answer.code in (0, 1, 4), answer.err
+    assert read_document(Plan, out / "plan.json").act_order == "group"
+    check(run(*words, "--use-case", "code"), 2, "--use-case and --plan")
+
+
 def test_a_dry_run_of_ship_writes_nothing(run: Run, words: list[object], tmp_path: Path) -> None:
     answer = run(*words, "--type", "Q4_K_M", "--dry-run")
     assert answer.code == 0, answer.err
@@ -103,6 +128,9 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "an unknown effort": (["--effort", "bets"], "best"),
     "an unknown method": (["--method", "gtpq"], "gptq"),
     "a group size that is no number": (["--group-size", "many"], "many"),
+    "an unknown observer": (["--type", "W8A8_STATIC", "--observer", "msee"], "mse"),
+    "an observer of nothing": (["--type", "W8A8", "--observer", "mse"], "stores none"),
+    "an act-order without a place": (["--type", "Q4_0", "--act-order", "group"], "no place"),
     "two sizes": (["--target-size", "1MB", "--target-bpw", "4"], "twice"),
     "a size that is none": (["--target-size", "big"], "big"),
     "an importance matrix and text": (["--imatrix", "absent.gguf"], "cannot be given together"),

@@ -10,7 +10,7 @@ from bitwright.core.documents import read_document, write_document
 from bitwright.core.errors import MismatchError, UsageError
 from bitwright.core.plan import CalibrationPlan, Override, Plan
 from bitwright.core.protocols import SILENT, Progress
-from bitwright.core.schemes import IntScheme, MinifloatScheme
+from bitwright.core.schemes import static_inputs
 
 if TYPE_CHECKING:
     from bitwright.planner.explain import Explanation
@@ -37,23 +37,25 @@ def make_plan(
     context: int = CONTEXT,
     act_order: str = "static",
     kv_cache: str | None = None,
+    observer: str | None = None,
+    percentile: float | None = None,
     saturate: bool = False,
     overrides: Sequence[Override] = (),
-    vision: str | None = None,
-    projector: str | None = None,
-    few_bits: bool = False,
+    vision: str | None = None, projector: str | None = None, few_bits: bool = False,
     progress: Progress = SILENT,
-) -> Plan:
+) -> Plan:  # fmt: skip
     """Decide what becomes of every tensor of `model`; what is not given is chosen by use case and device.
 
     `group_size` `None` is one scale per output channel; `lora` is the folder of an adapter that is merged into the
     model as it is read; `overrides` are types by hand for tensors whose names match; with `saturate`, values beyond
-    F16's range become its largest; `vision` and `projector` (float, int8, int4; fewer than 8 bits with `few_bits`) say
+    F16's range become its largest; `observer` (minmax, percentile, mse, entropy) chooses the scales that are stored of
+    inputs, keys and values; `vision` and `projector` (float, int8, int4; fewer than 8 bits with `few_bits`) say
     what becomes of a vision-language model's other parts. Raises `InputError` for a damaged checkpoint, `UsageError`
     for a request that cannot be, `EnvironmentFault` when nothing that may be chosen fits in memory.
     """
     from bitwright.facts.hardware import find_device
     from bitwright.planner.build import make_plan as build
+    from bitwright.planner.observers import check_observer
     from bitwright.planner.request import check_request
     from bitwright.planner.vision import part_types
 
@@ -62,6 +64,8 @@ def make_plan(
         use_case=use_case, format=format, type=type, method=method, effort=effort, bits=bits, group_size=group_size,
         symmetric=symmetric,
     )  # fmt: skip
+    if observer is not None:
+        check_observer(observer, percentile)
     method = _method_without_text(method, calibration)
     parts = part_types(vision, projector, few_bits=few_bits)
     device = find_device(target)
@@ -72,7 +76,7 @@ def make_plan(
         device,
         use_case=use_case, format=format, type=type, method=method, effort=effort, bits=bits, group_size=group_size,
         symmetric=symmetric, calibration=calibration, context=context, act_order=act_order, kv_cache=kv_cache,
-        saturate=saturate, overrides=overrides, parts=parts,
+        observer=observer, percentile=percentile, saturate=saturate, overrides=overrides, parts=parts,
     )  # fmt: skip
     return _without_unseen(plan)
 
@@ -98,8 +102,7 @@ def _method_without_text(method: str | None, calibration: CalibrationPlan | None
 def _without_unseen(plan: Plan) -> Plan:
     """`plan`. Raises `UsageError` where it stores scales of inputs and takes them from no text."""
     for entry in () if plan.calibration.source else plan.tensors:
-        scheme = entry.scheme
-        if isinstance(scheme, IntScheme | MinifloatScheme) and scheme.activations and not scheme.activations.dynamic:
+        if static_inputs(entry.scheme) is not None:
             raise UsageError(
                 f"{plan.type} stores the scale of activations, which needs calibration text",
                 hint="choose a type with dynamic activations, or give text",
@@ -145,6 +148,8 @@ def what_differs(begun: Plan, plan: Plan) -> str | None:
         "use_case",
         "act_order",
         "kv_cache",
+        "observer",
+        "percentile",
         "saturate",
         "calibration",
     ):

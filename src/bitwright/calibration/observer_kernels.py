@@ -29,17 +29,16 @@ def squared_error(counts_B, start, width, scale, zero, low, high):
 
 
 @numba.njit(cache=True, nogil=True)
-def divergence(counts_B, start, width, scale, zero, low, high):
+def level_divergence(counts_B, level_B, levels):
     """KL(P ‖ Q): P is the histogram with clipped tails moved to the last bins inside; Q gives the mass that lies inside
-    one level to the bins of that level, in equal shares over those that are not empty in P."""
+    one level to the bins of that level, in equal shares over those that are not empty in P. Levels 0 to levels - 1 are
+    inside."""
     bins = len(counts_B)
-    levels = int(high - low) + 1
     mass, filled = np.zeros(levels), np.zeros(levels)
     moved_B = np.zeros(bins)
     first, last = bins, -1
     for b in range(bins):
-        level = round((start + (b + 0.5) * width) / scale) + zero
-        if low <= level <= high:
+        if 0 <= level_B[b] < levels:
             first, last = min(first, b), b
     if last < 0:
         return math.inf
@@ -49,9 +48,8 @@ def divergence(counts_B, start, width, scale, zero, low, high):
         total += counts_B[b]
     inside = 0.0
     for b in range(first, last + 1):
-        level = int(round((start + (b + 0.5) * width) / scale) + zero - low)
-        mass[level] += counts_B[b]
-        filled[level] += moved_B[b] > 0
+        mass[level_B[b]] += counts_B[b]
+        filled[level_B[b]] += moved_B[b] > 0
         inside += counts_B[b]
     if inside == 0:
         return math.inf
@@ -59,8 +57,17 @@ def divergence(counts_B, start, width, scale, zero, low, high):
     for b in range(first, last + 1):
         if moved_B[b] == 0:
             continue
-        level = int(round((start + (b + 0.5) * width) / scale) + zero - low)
+        level = level_B[b]
         p = moved_B[b] / total
         q = max(mass[level] / filled[level] / inside, SMOOTHING / bins)
         result += p * math.log(p / q)
     return result
+
+
+@numba.njit(cache=True, nogil=True)
+def divergence(counts_B, start, width, scale, zero, low, high):
+    """The loss of information on a grid of equal steps: see `level_divergence`."""
+    level_B = np.empty(len(counts_B), dtype=np.int64)
+    for b in range(len(counts_B)):
+        level_B[b] = int(round((start + (b + 0.5) * width) / scale) + zero - low)
+    return level_divergence(counts_B, level_B, int(high - low) + 1)

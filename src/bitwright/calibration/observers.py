@@ -11,7 +11,8 @@ grow with the text, and batches may come in any order. Ranges hold zero. With ra
     symmetric    scale = max(|a|, |b|) / ((2ⁿ − 1) / 2)    zero = 0
     asymmetric   scale = (b − a) / (2ⁿ − 1)                zero = −2ⁿ⁻¹ − round(a / scale)
 
-with codes in [−2ⁿ⁻¹, 2ⁿ⁻¹ − 1], as torch and compressed-tensors have it.
+with codes in [−2ⁿ⁻¹, 2ⁿ⁻¹ − 1], as torch and compressed-tensors have it. Levels of E4M3 are not in equal steps:
+for them the searches have losses of their own (float_levels.py).
 
 The searches try the whole range times 1, 0.99, … 0.2; asymmetric ranges are then narrowed on either side alone, twice.
 The whole range is among the candidates, so neither search is worse than `minmax` by its own measure.
@@ -27,19 +28,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bitwright.calibration.float_levels import float_divergence, float_squared_error
 from bitwright.calibration.histograms import BINS, RunningHistograms
 from bitwright.calibration.observer_kernels import divergence, squared_error
 from bitwright.calibration.sharing import Sharing
 from bitwright.core.errors import UsageError
+from bitwright.core.plan import PERCENTILE, ObserverRule
 
-Rule = Literal["minmax", "percentile", "mse", "entropy"]
 SHRINK = np.round(np.arange(100, 19, -1) / 100, 2)
-PERCENTILE = 99.99
+FLOAT_LOSSES = {"mse": float_squared_error, "entropy": float_divergence}  # on levels of E4M3
 SLAB = 1 << 14  # slots whose histograms are held at once when a weight is observed: 256 MiB
 Floats = NDArray[np.float64]
 
@@ -64,7 +65,9 @@ class Parameters:
 class Observer:
     """Watches arrays of one width."""
 
-    def __init__(self, rule: Rule, sharing: Sharing, *, percentile: float = PERCENTILE, bins: int = BINS) -> None:
+    def __init__(
+        self, rule: ObserverRule, sharing: Sharing, *, percentile: float = PERCENTILE, bins: int = BINS
+    ) -> None:
         """Raises `UsageError` for a percentile outside (50, 100]."""
         if not 50 < percentile <= 100:
             raise UsageError(f"percentile {percentile} keeps too little or more than there is", hint="use 99 to 100")
@@ -87,18 +90,7 @@ class Observer:
 
     def parameters(self, bits: int, *, symmetric: bool = True) -> Parameters:
         """Scale and zero point. Raises `UsageError` when nothing was seen."""
-        if self._seen is None:
-            raise UsageError("nothing was observed", hint="give calibration text")
-        low_S, high_S = _with_zero(self._seen.low_S, self._seen.high_S)
-        match self._rule:
-            case "minmax":
-                pass
-            case "percentile":
-                low_S, high_S = _percentile(self._seen, self._percentile, low_S, high_S, symmetric=symmetric)
-            case "mse":
-                low_S, high_S = _search(self._seen, squared_error, low_S, high_S, bits, symmetric=symmetric)
-            case "entropy":
-                low_S, high_S = _search(self._seen, divergence, low_S, high_S, bits, symmetric=symmetric)
+        low_S, high_S = self._ranges(bits, symmetric=symmetric)
         scale_S, zero_S = scale_and_zero(low_S, high_S, bits, symmetric=symmetric)
         return Parameters(
             scale=scale_S.reshape(self._shape),
@@ -107,10 +99,45 @@ class Observer:
             high=2 ** (bits - 1) - 1,
         )
 
+    def peak(self, element: str) -> float:
+        """The magnitude that a stored scale of `int8` or `e4m3` inputs reaches to, where all share one scale.
+
+        Of another element only the rules know it that do not ask how values are rounded (minmax, percentile). Raises
+        `UsageError` when nothing was seen.
+        """
+        if element != "e4m3" or self._rule not in FLOAT_LOSSES:
+            low_S, high_S = self._ranges(8, symmetric=True)
+            return float(max(-low_S[0], high_S[0]))
+        (low,), (high,) = self._whole()
+        peaks, loss = max(-low, high) * SHRINK, FLOAT_LOSSES[self._rule]
+        assert self._seen is not None
+        (start,), (width,) = self._seen.edges()
+        if peaks[0] == 0:
+            return 0.0
+        return float(peaks[np.argmin([loss(self._seen.counts_SB[0], start, width, peak) for peak in peaks])])
+
+    def _whole(self) -> tuple[Floats, Floats]:
+        if self._seen is None:
+            raise UsageError("nothing was observed", hint="give calibration text")
+        return _with_zero(self._seen.low_S, self._seen.high_S)
+
+    def _ranges(self, bits: int, *, symmetric: bool) -> tuple[Floats, Floats]:
+        low_S, high_S = self._whole()
+        assert self._seen is not None
+        match self._rule:
+            case "minmax":
+                return low_S, high_S
+            case "percentile":
+                return _percentile(self._seen, self._percentile, low_S, high_S, symmetric=symmetric)
+            case "mse":
+                return _search(self._seen, squared_error, low_S, high_S, bits, symmetric=symmetric)
+            case "entropy":
+                return _search(self._seen, divergence, low_S, high_S, bits, symmetric=symmetric)
+
 
 def observe_weight(
     weight_OI: NDArray[np.float32],
-    rule: Rule,
+    rule: ObserverRule,
     sharing: Sharing,
     bits: int,
     *,

@@ -71,6 +71,18 @@ KvCache = Annotated[
     str | None,
     typer.Option("--kv-cache", metavar="TYPE", help="fp8: store scales of keys and values, observed on the text."),
 ]
+Observer = Annotated[
+    str | None,
+    typer.Option(
+        "--observer",
+        metavar="RULE",
+        help="minmax (default), percentile, mse or entropy: what chooses stored scales of inputs, keys and values.",
+    ),
+]
+Percentile = Annotated[
+    float | None,
+    typer.Option("--percentile", metavar="SHARE", help="Share of values that --observer percentile keeps [99.99]."),
+]
 Effort = Annotated[
     str, typer.Option("--effort", metavar="EFFORT", help="fast, balanced or best: time spent on quality.")
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
 from bitwright import api
@@ -13,11 +11,11 @@ from bitwright.api.making import calibration_plan
 from bitwright.api.preflight import is_made, preflight
 from bitwright.cli import options, render
 from bitwright.cli.announce import announce
+from bitwright.cli.given import given_plan
 from bitwright.cli.parsing import group_size_of, overrides_of, target_bytes
 from bitwright.cli.progress import progress
-from bitwright.core.documents import read_document
 from bitwright.core.errors import UsageError
-from bitwright.core.plan import Override, Plan
+from bitwright.core.plan import Override
 
 EPILOG = """\b
 Examples:
@@ -25,29 +23,6 @@ Examples:
   bitwright quantize ./Llama-3.2-1B --out w4 --format compressed-tensors --method gptq --bits 4 --group-size 128
   bitwright quantize ./Llama-3.2-1B --out q5 --type Q5_K_M --calibration notes.txt --samples 32 --length 512
 Interrupted? The same command goes on from the last finished block."""
-DECISIONS = (
-    "format",
-    "type",
-    "keep",
-    "target_size",
-    "target_bpw",
-    "method",
-    "effort",
-    "act_order",
-    "kv_cache",
-    "bits",
-    "group_size",
-    "asymmetric",
-    "vision",
-    "projector",
-    "imatrix",
-    "calibration",
-    "samples",
-    "length",
-    "seed",
-    "force",
-)
-
 BASE_TYPE = "Q4_K_M"  # what a byte budget starts from
 
 
@@ -55,21 +30,17 @@ def run(
     context: typer.Context,
     model: options.Model,
     out: options.Out,
-    format: options.Format = None,
-    type: options.Type = None,
+    format: options.Format = None, type: options.Type = None,
     keep: options.Keep = None,
-    target_size: options.TargetSize = None,
-    target_bpw: options.TargetBpw = None,
+    target_size: options.TargetSize = None, target_bpw: options.TargetBpw = None,
     lora: options.Lora = None,
-    method: options.Method = None,
-    effort: options.Effort = "balanced",
-    act_order: options.ActOrder = "static",
-    kv_cache: options.KvCache = None,
+    method: options.Method = None, effort: options.Effort = "balanced",
+    act_order: options.ActOrder = "static", kv_cache: options.KvCache = None,
+    observer: options.Observer = None, percentile: options.Percentile = None,
     bits: options.Bits = None,
     group_size: options.GroupSize = "128",
     asymmetric: options.Asymmetric = False,
-    vision: options.Vision = None,
-    projector: options.Projector = None,
+    vision: options.Vision = None, projector: options.Projector = None,
     imatrix: options.Imatrix = None,
     calibration: options.Calibration = None,
     samples: options.Samples = 64,
@@ -80,11 +51,11 @@ def run(
     dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
-) -> None:
+) -> None:  # fmt: skip
     """Write a quantized artifact, one decoder block in memory at a time."""
     bars, target = progress(quiet), (target_size, target_bpw)
     if plan is not None:
-        made = _given(plan, context)
+        made = given_plan(plan, context)
     else:
         whole, overrides = _types(type, keep, format, budget=target != (None, None))
         made = api.plan(
@@ -96,6 +67,7 @@ def run(
             method=method,
             effort=effort,
             act_order=act_order, kv_cache=kv_cache,
+            observer=observer, percentile=percentile,
             bits=bits, group_size=group_size_of(group_size),
             symmetric=not asymmetric,
             vision=vision, projector=projector, few_bits=force, saturate=force,
@@ -128,15 +100,3 @@ def _types(
             "nothing says what to make", hint="give --format and --type, or --plan; `bitwright ship` decides by itself"
         )
     return whole, overrides
-
-
-def _given(plan: Path, context: typer.Context) -> Plan:
-    """The plan, which decides alone: a flag beside it would be ignored, or would contradict it."""
-    for name in DECISIONS:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            flag = f"--{name.replace('_', '-')}"
-            raise UsageError(
-                f"{flag} and --plan cannot be given together", hint="the plan already says it; make another plan"
-            )
-    return read_document(Plan, plan)

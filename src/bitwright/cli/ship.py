@@ -18,6 +18,7 @@ from bitwright.api.service import why_not_served
 from bitwright.api.shipment import EvaluationText, check_judging
 from bitwright.cli import options, render
 from bitwright.cli.announce import announce
+from bitwright.cli.given import given_plan
 from bitwright.cli.parsing import group_size_of, overrides_of, target_bytes
 from bitwright.cli.progress import progress
 from bitwright.cli.serve import serve_until_signal
@@ -37,63 +38,63 @@ Exit codes: 0 PASS, 1 FAIL (nothing is served), 4 INCONCLUSIVE."""
 
 
 def run(
+    context: typer.Context,
     model: options.Model,
     out: options.Out,
-    target: options.Target = "auto",
-    use_case: options.UseCase = "chat",
+    target: options.Target = "auto", use_case: options.UseCase = "chat",
     text: options.Text = None,
-    windows: options.Windows = WINDOWS,
-    window_length: options.WindowLength = LENGTH,
-    format: options.Format = None,
-    type: options.Type = None,
+    windows: options.Windows = WINDOWS, window_length: options.WindowLength = LENGTH,
+    format: options.Format = None, type: options.Type = None,
     keep: options.Keep = None,
-    target_size: options.TargetSize = None,
-    target_bpw: options.TargetBpw = None,
+    target_size: options.TargetSize = None, target_bpw: options.TargetBpw = None,
     lora: options.Lora = None,
-    method: options.Method = None,
-    effort: options.Effort = "balanced",
+    method: options.Method = None, effort: options.Effort = "balanced",
+    act_order: options.ActOrder = "static", kv_cache: options.KvCache = None,
+    observer: options.Observer = None, percentile: options.Percentile = None,
     bits: options.Bits = None,
     group_size: options.GroupSize = "128",
     asymmetric: options.Asymmetric = False,
-    vision: options.Vision = None,
-    projector: options.Projector = None,
+    vision: options.Vision = None, projector: options.Projector = None,
     imatrix: options.Imatrix = None,
     calibration: options.Calibration = None,
-    samples: options.Samples = 64,
-    length: options.Length = 512,
+    samples: options.Samples = 64, length: options.Length = 512,
     seed: options.Seed = 0,
     force: options.Force = False,
-    serve: options.Serve = True,
-    once: options.Once = False,
-    host: options.Host = "127.0.0.1",
-    port: options.Port = 8080,
+    plan: options.PlanFile = None,
+    serve: options.Serve = True, once: options.Once = False,
+    host: options.Host = "127.0.0.1", port: options.Port = 8080,
     api_key: options.ApiKey = None,
     keep_float: options.KeepFloat = False,
     dry_run: options.DryRun = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
+    json: options.Json = False, quiet: options.Quiet = False,
+) -> None:  # fmt: skip
     """From a checkpoint to a served model: plan, quantize, validate, measure, report, serve."""
-    bars, (whole, overrides) = progress(quiet), overrides_of(type, keep)
+    bars = progress(quiet)
     judged = EvaluationText(files=tuple(text or ()), windows=windows, length=window_length, seed=seed)
-    spec = calibration_plan(calibration or (), samples, length, seed, imatrix=imatrix)
-    check_judging(spec, judged)
-    plan = api.plan(
-        model, target=target, use_case=use_case, format=format, type=whole, overrides=overrides, lora=lora,
-        method=method, effort=effort, bits=bits, group_size=group_size_of(group_size), symmetric=not asymmetric,
-        vision=vision, projector=projector, few_bits=force, saturate=force, calibration=spec, progress=bars,
-    )  # fmt: skip
-    size = target_bytes(target_size, target_bpw, plan.model.parameters) if target_size or target_bpw else None
-    foreseen = plan if size is None else before_sharing(plan, out, size)
+    if plan is not None:
+        made = given_plan(plan, context)
+        check_judging(made.calibration, judged)
+    else:
+        whole, overrides = overrides_of(type, keep)
+        spec = calibration_plan(calibration or (), samples, length, seed, imatrix=imatrix)
+        check_judging(spec, judged)
+        made = api.plan(
+            model, target=target, use_case=use_case, format=format, type=whole, overrides=overrides, lora=lora,
+            method=method, effort=effort, act_order=act_order, kv_cache=kv_cache, observer=observer,
+            percentile=percentile, bits=bits, group_size=group_size_of(group_size), symmetric=not asymmetric,
+            vision=vision, projector=projector, few_bits=force, saturate=force, calibration=spec, progress=bars,
+        )  # fmt: skip
+    size = target_bytes(target_size, target_bpw, made.model.parameters) if target_size or target_bpw else None
+    foreseen = made if size is None else before_sharing(made, out, size)
     found, silent = preflight(foreseen, out, text=judged), quiet or is_made(out)
     if announce(found, dry_run=dry_run, json=json, quiet=silent, told=explain(foreseen)):
         return
-    plan = plan if size is None else api.share_out(plan, out, size, model=model, lora=lora, progress=bars)
-    record = api.ship(model, out, plan=plan, lora=lora, text=judged, once=once, keep_float=keep_float, progress=bars)
+    made = made if size is None else api.share_out(made, out, size, model=model, lora=lora, progress=bars)
+    record = api.ship(model, out, plan=made, lora=lora, text=judged, once=once, keep_float=keep_float, progress=bars)
     render.print_json(record) if json else render.print_ship(record)
     sys.stdout.flush()
     _advise(record)
-    if serve and not once and record.verdict != "FAIL" and _can_serve(record, plan.format):
+    if serve and not once and record.verdict != "FAIL" and _can_serve(record, made.format):
         serve_until_signal(Path(record.out), host=host, port=port, api_key=api_key, quiet=quiet)
     raise typer.Exit(EXIT_CODES[record.verdict])
 

@@ -12,6 +12,8 @@ ArtifactFormat = Literal[
 Method = Literal["gptq", "awq", "smoothquant", "zeroquant", "rtn"]
 Effort = Literal["fast", "balanced", "best"]
 ActOrder = Literal["static", "group", "none"]
+ObserverRule = Literal["minmax", "percentile", "mse", "entropy"]
+PERCENTILE = 99.99  # share of values that the `percentile` rule keeps where nothing else was asked for
 UseCase = Literal["chat", "code", "medical-legal", "summarization", "vlm"]
 USE_CASES: tuple[UseCase, ...] = ("chat", "code", "medical-legal", "summarization", "vlm")
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 from bitwright.core.attention import CacheLayout
+from bitwright.core.choices import PERCENTILE as PERCENTILE
 from bitwright.core.choices import USE_CASES as USE_CASES
 from bitwright.core.choices import ActOrder as ActOrder
 from bitwright.core.choices import ArtifactFormat as ArtifactFormat
 from bitwright.core.choices import Effort as Effort
 from bitwright.core.choices import Method as Method
+from bitwright.core.choices import ObserverRule as ObserverRule
 from bitwright.core.choices import Reason as Reason
 from bitwright.core.choices import UseCase as UseCase
 from bitwright.core.devices import DeviceFacts as DeviceFacts
@@ -154,6 +156,8 @@ class Plan(Document, frozen=True, kw_only=True):
     budget: Budget | None = None
     act_order: ActOrder = "static"  # in which order GPTQ takes columns, and whether groups follow it
     kv_cache: Literal["fp8"] | None = None  # scales of the key-value cache are stored
+    observer: ObserverRule = "minmax"  # what chooses stored scales of inputs, of keys and of values
+    percentile: float = PERCENTILE  # of the observer of that name
     saturate: bool = False  # what F16 cannot hold becomes its largest value, instead of being refused
     engine: str
     launch: tuple[str, ...]  # the command that serves the artifact; {artifact} stands for its path

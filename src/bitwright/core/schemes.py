@@ -313,5 +313,12 @@ class GgmlScheme(Record, frozen=True, kw_only=True, tag_field="kind", tag="ggml"
         return rows * (columns // elements) * size
 
 
+def static_inputs(scheme: WeightScheme) -> ActivationScheme | None:
+    """How inputs are rounded under a scale that the file stores; `None` where it stores none."""
+    if not isinstance(scheme, IntScheme | MinifloatScheme) or scheme.activations is None:
+        return None
+    return None if scheme.activations.dynamic else scheme.activations
+
+
 QuantScheme = IntScheme | MinifloatScheme | CodebookScheme | Int8RowScheme | GgmlScheme
 WeightScheme = FloatScheme | QuantScheme

@@ -10,6 +10,7 @@ Not here: solving (blocks.py), the rewrite (rescale.py).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import numpy as np
@@ -23,6 +24,7 @@ from bitwright.facts.blocks import ROUTED, Group, block_folds
 from bitwright.facts.families import BLOCK, FAMILIES, InputGroup
 from bitwright.modeling.walk import Walker
 from bitwright.pipeline.expert_inputs import Routed, blended, borrowing_note, is_covered
+from bitwright.pipeline.input_ranges import InputRanges
 from bitwright.pipeline.rescale import rescale_block
 from bitwright.quantize.smoothing import InputSample
 from bitwright.quantize.solve import Statistics
@@ -44,13 +46,14 @@ class BlockInputs:
         *,
         reduced: bool = False,
         act_order: bool = True,
+        ranges: InputRanges,
     ) -> None:
-        """`reduced` takes Gram matrices by products in bfloat16."""
+        """`reduced` takes Gram matrices by products in bfloat16; `ranges` are what stored scales are taken from."""
         self.tokens: dict[InputGroup, int] = {}  # that each expert's linears saw
         self.known: dict[InputGroup, Statistics] = {}  # after a float pass
         self._facts, self._index, self._block = facts, index, block
         self._groups, self._weights, self._method = groups, weights, method
-        self._reduced, self._act_order = reduced, act_order
+        self._reduced, self._act_order, self._ranges = reduced, act_order, ranges
         self._prefix = BLOCK.format(layer=index)
         self._said: dict[str, str] = {}  # what was done to a tensor's columns
         self._borrowed: dict[InputGroup, str] = {}
@@ -66,18 +69,50 @@ class BlockInputs:
         self._squares = {name: MeanSquare(sampled=name in sampled) for name in self._groups}
         routed = Routed()
 
-        def observer(group: Group) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
-            def observe(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-                seen = self._squares[group.name]
-                if args[0].numel():  # an expert may see no token of a batch
-                    seen.add(args[0], self._part(group, seen.tokens, args[0]))
-                if group.name == ROUTED:
-                    routed.add(args[0])
+        def see(group: Group, inputs: torch.Tensor) -> None:
+            seen = self._squares[group.name]
+            if inputs.numel():  # an expert may see no token of a batch
+                seen.add(inputs, self._part(group, seen.tokens, inputs))
+            if group.name == ROUTED:
+                routed.add(inputs)
 
-            return observe
+        yield from self._watched(walker, batches, see)
+        for group in self._groups.values():
+            if not self._count(group, self._squares[group.name].tokens, routed.tokens):
+                self._squares[group.name] = routed.mean_square(self._block, group, sampled=group.name in sampled)
+
+    def range_pass(self, walker: Walker, batches: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """Run the block as it was prepared: the magnitudes that scales of inputs reach to, in `known`. Yields outputs.
+
+        Complete when all have been taken.
+        """
+        routed = Routed()
+
+        def see(group: Group, inputs: torch.Tensor) -> None:
+            self._ranges.add(group.name, inputs)
+            if group.name == ROUTED:
+                routed.add(inputs)
+
+        yield from self._watched(walker, batches, see)
+        for name in self._ranges.groups:
+            if name in self._borrowed:
+                self._see_layer(routed, self._groups[name])
+            self.known[name] = dataclasses.replace(self.known[name], peak=self._ranges.take(name, None))
+
+    def _see_layer(self, routed: Routed, group: Group) -> None:
+        for inputs in routed.inputs(self._block, group):
+            self._ranges.add(group.name, inputs)
+
+    def _watched(
+        self, walker: Walker, batches: Iterable[torch.Tensor], see: Callable[[Group, torch.Tensor], None]
+    ) -> Iterator[torch.Tensor]:
+        """Outputs of the block, batch by batch; `see` is told what enters every group."""
+
+        def hook(group: Group) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+            return lambda _module, args: see(group, args[0])
 
         handles = [
-            self._block.get_submodule(group.leader).register_forward_pre_hook(observer(group))
+            self._block.get_submodule(group.leader).register_forward_pre_hook(hook(group))
             for group in self._groups.values()
         ]
         try:
@@ -86,9 +121,6 @@ class BlockInputs:
         finally:
             for handle in handles:
                 handle.remove()
-        for group in self._groups.values():
-            if not self._count(group, self._squares[group.name].tokens, routed.tokens):
-                self._squares[group.name] = routed.mean_square(self._block, group, sampled=group.name in sampled)
 
     def prepare(self, plans: Mapping[str, TensorPlan], *, rescale: bool) -> None:
         """Fold scales where the plan says so; fills `known`."""
@@ -114,6 +146,7 @@ class BlockInputs:
         if group.name == ROUTED:
             self._routed.add(inputs)
             return
+        self._ranges.add(group.name, inputs)
         seen = self._running.setdefault(group.name, InputStatistics(inputs.shape[-1], reduced=self._reduced))
         if inputs.numel():
             seen.add(inputs, self._part(group, seen.tokens, inputs))
@@ -124,13 +157,15 @@ class BlockInputs:
             return None
         seen = self._running.pop(group.name)
         if group.expert is not None:
-            self._count(group, seen.tokens, self._routed.tokens)
+            if not self._count(group, seen.tokens, self._routed.tokens) and group.name in self._ranges.groups:
+                self._see_layer(self._routed, group)
             layer = self._routed.statistics(self._block, group)
             gram_II = blended(seen, layer, self._prefix + group.leader)
-            return self._statistics(gram_II, max(seen.peak, layer.peak))
-        return self._statistics(seen.take_gram(self._prefix + group.leader), seen.peak)
+            return self._statistics(gram_II, self._ranges.take(group.name, max(seen.peak, layer.peak)))
+        gram_II = seen.take_gram(self._prefix + group.leader)
+        return self._statistics(gram_II, self._ranges.take(group.name, seen.peak))
 
-    def _statistics(self, gram_II: NDArray[np.float32], peak: float) -> Statistics:
+    def _statistics(self, gram_II: NDArray[np.float32], peak: float | None) -> Statistics:
         return Statistics.taking(gram_II, self._method, peak=peak, act_order=self._act_order)
 
     def notes(self, group: Group, name: str) -> tuple[str, ...]:

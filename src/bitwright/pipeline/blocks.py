@@ -23,11 +23,12 @@ from bitwright.core.schemes import FloatScheme
 from bitwright.facts.blocks import Group, block_folds
 from bitwright.facts.cache_scales import KEY_SCALE, is_cache_scale
 from bitwright.facts.families import BLOCK, FAMILIES, FINAL_NORM, InputGroup
-from bitwright.modeling.cache_peaks import CachePeaks
+from bitwright.modeling.cache_peaks import E4M3_LARGEST, CachePeaks
 from bitwright.modeling.stages import run_repeated, run_staged
 from bitwright.modeling.walk import Walker
 from bitwright.pipeline.block_inputs import BlockInputs, TokenWeights
 from bitwright.pipeline.distill import distill_block
+from bitwright.pipeline.input_ranges import InputRanges, stored_element, stored_elements
 from bitwright.pipeline.rescale import divide_norm, scaling_note, smoothed_groups, stored_dtype, weight_of
 from bitwright.pipeline.rows import HeldRows, StoredRows, parts
 from bitwright.pipeline.workshop import Workshop, write_tensor
@@ -51,7 +52,7 @@ def quantize_block(
     if hidden_WTH is None:
         return tuple(write_tensor(shop, name) for name in names), None
     cached = [name for name in names if is_cache_scale(name)]
-    walker.cache_peaks = CachePeaks() if cached else None
+    walker.cache_peaks = _cache_peaks(shop) if cached else None
     bench = _Bench(shop, walker, index, [name for name in names if name not in cached])
     batches = torch.split(hidden_WTH, windows_at_once(shop.source.facts, hidden_WTH.shape[1]))
     if shop.method == "zeroquant":
@@ -73,15 +74,21 @@ class _Bench:
         self._prefix = BLOCK.format(layer=index)
         self._block = walker.load_block(index)
         self._groups = {group.name: group for group in walker.groups(index)}
+        self._ranges = InputRanges(shop.new_observer, stored_elements(self._groups, shop.plans, self._prefix))
         self._inputs = BlockInputs(
             shop.source.facts, index, self._block, self._groups, token_weights(shop, index), shop.method,
-            reduced=shop.reduced, act_order=shop.act_order,
+            reduced=shop.reduced, act_order=shop.act_order, ranges=self._ranges,
         )  # fmt: skip
 
     def round(self, hidden_WTH: torch.Tensor, batches: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Nothing is fed back: one pass of the bare block has seen all that is needed."""
-        hidden_WTH = _over(hidden_WTH, self._float_pass(batches))
-        self._prepare()
+        """Nothing is fed back: one pass of the bare block has seen all that is needed, but for histograms."""
+        if self._ranges.groups:
+            collections.deque(self._float_pass(batches), maxlen=0)
+            self._prepare()
+            hidden_WTH = _over(hidden_WTH, self._range_pass(batches))
+        else:
+            hidden_WTH = _over(hidden_WTH, self._float_pass(batches))
+            self._prepare()
         for group in self._groups.values():
             self._solve(group, self._inputs.known[group.name])
         return hidden_WTH
@@ -90,6 +97,8 @@ class _Bench:
         """Codes that repeat the outputs of the bare block (distill.py)."""
         targets = tuple(self._float_pass(batches))
         self._prepare()
+        if self._ranges.groups:
+            collections.deque(self._range_pass(batches), maxlen=0)
         trained = distill_block(
             self._shop, self._walker, self._index, self._block, self._inputs, self._groups, batches, targets
         )
@@ -123,6 +132,9 @@ class _Bench:
         sampled = smoothed_groups(folds, self._shop.plans, self._prefix)
         return self._inputs.float_pass(self._walker, (part.float() for part in batches), sampled)
 
+    def _range_pass(self, batches: Sequence[torch.Tensor]) -> Iterable[torch.Tensor]:
+        return self._inputs.range_pass(self._walker, (part.float() for part in batches))
+
     def _prepare(self) -> None:
         """After the float pass: scale columns if the plan does, and write what is no linear, norms among it."""
         self._inputs.prepare(self._shop.plans, rescale=self._shop.rescale)
@@ -143,6 +155,11 @@ class _Bench:
                 self._shop, name, statistics, rows=HeldRows(weight_of(linear)), peak=peak,
                 said=self._inputs.notes(group, name), tokens=self._inputs.tokens.get(group.name),
             )  # fmt: skip
+
+
+def _cache_peaks(shop: Workshop) -> CachePeaks:
+    new = shop.new_observer
+    return CachePeaks() if new is None else CachePeaks((new(), new()))
 
 
 def windows_at_once(facts: ModelFacts, length: int) -> int:
@@ -178,7 +195,9 @@ def write_cache_scales(shop: Workshop, peaks: CachePeaks | None, names: Sequence
     for name in names:
         assert peaks is not None, name
         peak, scale = (found[not name.endswith(KEY_SCALE)] for found in ((peaks.key, peaks.value), peaks.scales()))
-        said = (f"the largest magnitude that was seen: {peak:g}",)
+        said: tuple[str, ...] = (f"the largest magnitude that was seen: {peak:g}",)
+        if shop.new_observer is not None:
+            said = (*said, f"the scale reaches to {scale * E4M3_LARGEST:g}")
         records[name] = write_tensor(shop, name, rows=HeldRows(np.array([scale], dtype=np.float32)), said=said)
     return records
 
@@ -214,13 +233,18 @@ def quantize_head(shop: Workshop, walker: Walker, name: str, hidden_WTH: torch.T
     """
     running = InputStatistics(hidden_WTH.shape[-1])
     weights_N = tempered(shop.sensitivities.head().tokens) if shop.sensitivities else None
+    element = stored_element(shop.plans[name].scheme)
+    ranges = InputRanges(shop.new_observer, {} if element is None else {name: element})
     for part in torch.split(hidden_WTH, windows_at_once(shop.source.facts, hidden_WTH.shape[1])):
         count = part.shape[0] * part.shape[1]
         some_N = None if weights_N is None else weights_N[running.tokens : running.tokens + count]
-        running.add(walker.normed(part.float()), some_N)
+        normed = walker.normed(part.float())
+        running.add(normed, some_N)
+        ranges.add(name, normed)
     gram_II = running.take_gram(name)
     if not shop.rescale or walker.tied:
-        statistics = Statistics.taking(gram_II, shop.method, peak=running.peak, act_order=shop.act_order)
+        peak = ranges.take(name, running.peak)
+        statistics = Statistics.taking(gram_II, shop.method, peak=peak, act_order=shop.act_order)
         return write_tensor(shop, FINAL_NORM), write_tensor(shop, name, statistics)
     norm, rows, entry = copy.deepcopy(walker.final_norm()), StoredRows(shop.source, name), shop.plans[name]
     assert not isinstance(entry.scheme, FloatScheme), name

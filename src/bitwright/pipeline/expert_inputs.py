@@ -75,7 +75,7 @@ class Routed:
         if common and self._common is not None:
             return self._common
         found = InputStatistics(_inputs_of(block, group))
-        for inputs in self._inputs(block, group):
+        for inputs in self.inputs(block, group):
             found.add(inputs)
         if common:
             self._common = found
@@ -84,12 +84,13 @@ class Routed:
     def mean_square(self, block: nn.Module, group: Group, *, sampled: bool = False) -> MeanSquare:
         """The diagonal alone, and a sample of tokens if asked for."""
         running = MeanSquare(sampled=sampled)
-        for inputs in self._inputs(block, group):
+        for inputs in self.inputs(block, group):
             running.add(inputs)
         return running
 
     @torch.no_grad()
-    def _inputs(self, block: nn.Module, group: Group) -> Iterator[torch.Tensor]:
+    def inputs(self, block: nn.Module, group: Group) -> Iterator[torch.Tensor]:
+        """What would enter the expert's group of the layer's tokens, part by part."""
         if len(group.modules) > 1:
             yield from self._parts
             return

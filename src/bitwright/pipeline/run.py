@@ -41,6 +41,7 @@ from bitwright.modeling.walk import Walker
 from bitwright.pipeline.blocks import quantize_block, quantize_head
 from bitwright.pipeline.casts import check_casts
 from bitwright.pipeline.coverage import expert_coverage
+from bitwright.pipeline.input_ranges import new_observer
 from bitwright.pipeline.job import Job, UnitRecord
 from bitwright.pipeline.output import GrowingArtifact, partial_path, publish_all
 from bitwright.pipeline.preparation import Preparation
@@ -121,6 +122,7 @@ def _run(
                 rescale=plan.scales_columns,
                 reduced=plan.effort == "fast",
                 act_order=plan.act_order != "none",
+                new_observer=new_observer(plan),
                 saturate=plan.saturate,
                 sensitivities=_sensitivities(plan, source, prepared, windows, progress),
                 emit=artifact.write,

@@ -22,6 +22,7 @@ from bitwright.core.records import TensorRecord
 from bitwright.core.schemes import FloatScheme, QuantScheme
 from bitwright.formats.layout import ArtifactWriter
 from bitwright.pipeline.casts import CastLoss, cast_loss, is_half, saturated
+from bitwright.pipeline.input_ranges import NewObserver
 from bitwright.pipeline.rows import Rows, StoredRows, parts
 from bitwright.pipeline.sensitivity import Sensitivities
 from bitwright.pipeline.units import is_float
@@ -43,6 +44,7 @@ class Workshop:
     rescale: bool  # whether columns are scaled first
     reduced: bool = False  # whether the model multiplies in bfloat16
     act_order: bool = True  # whether GPTQ takes columns by falling weight
+    new_observer: NewObserver | None = None  # of inputs, keys and values; without, the largest magnitude counts
     saturate: bool = False  # whether F16 tensors are cut to its range
     sensitivities: Sensitivities | None = None
     emit: Callable[[Mapping[str, bytes]], None]

@@ -46,6 +46,7 @@ from bitwright.planner.decide import Candidate, Decision, capability_of, decide,
 from bitwright.planner.file_size import gguf_file_bytes
 from bitwright.planner.kv_cache import with_kv_cache
 from bitwright.planner.memory import SGLANG, VLLM, fits, overhead_interval, serving_memory
+from bitwright.planner.observers import with_observer
 from bitwright.planner.overrides import override_reasons, override_tensors
 from bitwright.planner.request import Request, check_request
 from bitwright.planner.tensors import bits_per_weight, float_tensors, gguf_tensors, linear_tensors, with_scheme
@@ -79,6 +80,8 @@ def make_plan(
     context: int = 4096,
     act_order: str = "static",
     kv_cache: str | None = None,
+    observer: str | None = None,
+    percentile: float | None = None,
     saturate: bool = False,
     overrides: Sequence[Override] = (),
     parts: PartTypes = KEPT,
@@ -88,7 +91,7 @@ def make_plan(
     `bits`, `group_size` (`None`: one scale per channel) and `symmetric` concern compressed-tensors, and giving `bits`
     names that format; `bits=None` is 4 when the format was named, and the use case's choice otherwise. A context longer
     than the model's is cut to it. `overrides` are types by hand (overrides.py), `parts` those of what lies beside a
-    decoder (vision.py); `act_order` is GPTQ's (column_order.py).
+    decoder (vision.py); `act_order` is GPTQ's (column_order.py), `observer` that of stored scales (observers.py).
     Raises `UsageError` on a request that cannot be, `UnsupportedError` on one that this version does not serve, and
     `EnvironmentFault` when nothing that may be chosen fits in memory.
     """
@@ -103,15 +106,12 @@ def make_plan(
     check_parts(facts, chosen.candidate.format, parts, request.use_case)
     how, how_reason = _method(chosen, request)
     plan = Plan(
-        model=facts,
-        device=device,
+        model=facts, device=device,
         use_case=request.use_case,
         format=chosen.candidate.format,
         type=chosen.candidate.label + (MIXED if any(entry.by_hand for entry in chosen.tensors) else ""),
         method=how,
-        effort=request.effort,
-        saturate=saturate,
-        overrides=tuple(overrides),
+        effort=request.effort, saturate=saturate, overrides=tuple(overrides),
         engine=chosen.candidate.engine,
         launch=_launch(chosen.candidate, device, context),
         calibration=calibration or CalibrationPlan(),
@@ -121,8 +121,8 @@ def make_plan(
         memory=chosen.memory,
         reasons=(*_reasons(facts, decision, chosen, parts), how_reason, *fit),
         warnings=(*decision.warnings, *_warnings(facts, device, chosen, parts)),
-    )
-    return with_kv_cache(with_act_order(plan, act_order), kv_cache)
+    )  # fmt: skip
+    return with_observer(with_kv_cache(with_act_order(plan, act_order), kv_cache), observer, percentile)
 
 
 def _reasons(facts: ModelFacts, decision: Decision, chosen: _Sized, parts: PartTypes) -> tuple[Reason, ...]:

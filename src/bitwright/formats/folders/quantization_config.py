@@ -51,7 +51,7 @@ def quantization_config(plan: Plan) -> dict[str, Any]:
     if plan.model.vision is not None and len(ordered) > 1:
         named = module_patterns(plan.model, named)
     groups = {
-        f"group_{number}": _group(scheme, targets, act_order=plan.method == "gptq" and plan.act_order == "static")
+        f"group_{number}": _group(scheme, targets, plan)
         for number, ((scheme, _), targets) in enumerate(zip(ordered, named, strict=False))
     }
     formats = {group["format"] for group in groups.values()}
@@ -62,7 +62,7 @@ def quantization_config(plan: Plan) -> dict[str, Any]:
         "quantization_status": "compressed",
         "config_groups": groups,
         "ignore": _ignored(plan.tensors) if plan.model.vision is None else ignored_patterns(plan.model, plan.tensors),
-        "kv_cache_scheme": None if plan.kv_cache is None else _arguments(8, "float", "tensor"),
+        "kv_cache_scheme": None if plan.kv_cache is None else _arguments(8, "float", "tensor", **_observer(plan)),
         "global_compression_ratio": None,
     }
 
@@ -80,12 +80,13 @@ def format_of(scheme: IntScheme | MinifloatScheme) -> str:
             return "naive-quantized" if scheme.activations is None else "float-quantized"
 
 
-def _group(scheme: IntScheme | MinifloatScheme, targets: list[str], *, act_order: bool) -> dict[str, Any]:
+def _group(scheme: IntScheme | MinifloatScheme, targets: list[str], plan: Plan) -> dict[str, Any]:
+    act_order = plan.method == "gptq" and plan.act_order == "static"
     weights = _integers(scheme, act_order=act_order) if isinstance(scheme, IntScheme) else _floats(scheme)
     return {
         "targets": targets,
         "weights": weights,
-        "input_activations": None if scheme.activations is None else _activations(scheme.activations),
+        "input_activations": None if scheme.activations is None else _activations(scheme.activations, plan),
         "output_activations": None,
         "format": format_of(scheme),
     }
@@ -128,12 +129,21 @@ def _floats(scheme: MinifloatScheme) -> dict[str, Any]:
             return _arguments(bits, "float", scheme.scaling)
 
 
-def _activations(inputs: ActivationScheme) -> dict[str, Any]:
+def _observer(plan: Plan) -> dict[str, Any]:
+    """The rule of stored scales, for people: loaders take the scales."""
+    if plan.observer == "percentile":
+        return {"observer": plan.observer, "observer_kwargs": {"percentile": plan.percentile}}
+    return {"observer": plan.observer}
+
+
+def _activations(inputs: ActivationScheme, plan: Plan) -> dict[str, Any]:
     bits, kind = (4 if inputs.element == "e2m1" else 8), ("int" if inputs.element == "int8" else "float")
-    observer = {"observer": None if inputs.dynamic else "minmax"}
+    observer = {"observer": None} if inputs.dynamic else _observer(plan)
     match inputs.scaling:
         case "nv":
-            dtypes = {"scale_dtype": E4M3, "zp_dtype": E4M3, "observer": "static_minmax"}
+            dtypes = {"scale_dtype": E4M3, "zp_dtype": E4M3, **observer}
+            if plan.observer == "minmax":
+                dtypes["observer"] = "static_minmax"
             return _arguments(bits, kind, "tensor_group", group_size=NV_GROUP, dynamic="local", **dtypes)
         case "mx":
             dtypes = {"scale_dtype": BYTE, "zp_dtype": BYTE}

@@ -69,10 +69,10 @@ def make_plan(
     method = _method_without_text(method, calibration)
     parts = part_types(vision, projector, few_bits=few_bits)
     device = find_device(target)
-    from bitwright.api.models import model_facts_of, model_folder
+    from bitwright.api.models import described
 
     plan = build(
-        model_facts_of(model_folder(model, progress=progress), lora),
+        described(model, lora, progress=progress),
         device,
         use_case=use_case, format=format, type=type, method=method, effort=effort, bits=bits, group_size=group_size,
         symmetric=symmetric, calibration=calibration, context=context, act_order=act_order, kv_cache=kv_cache,

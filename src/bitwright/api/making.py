@@ -9,7 +9,7 @@ import msgspec
 
 from bitwright.api.decision import settle
 from bitwright.api.models import adapter_folder, model_folder
-from bitwright.api.preflight import is_made, preflight, refuse_full_disk
+from bitwright.api.preflight import is_made, preflight, refuse_dimensions, refuse_full_disk
 from bitwright.core.atomic import sha256_file
 from bitwright.core.errors import InputError, MismatchError, UsageError
 from bitwright.core.plan import CalibrationPlan, Plan
@@ -34,6 +34,7 @@ def quantize(
     holds something else, `InputError` for a damaged checkpoint or text, `EnvironmentFault` for a full disk,
     before anything is written where sizes show it.
     """
+    refuse_dimensions(plan)
     check_text(plan.calibration)
     folder = model_folder(model if model is not None else plan.model.path, progress=progress)
     adapter = adapter_folder(lora or plan.model.adapter)

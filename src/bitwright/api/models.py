@@ -1,9 +1,13 @@
-"""MODEL, as people write it, to a place on this disk: a folder, a float GGUF file, a hub id, or the demo."""
+"""MODEL, as people write it: a place on this disk (a folder, a float GGUF file, a hub id, the demo), or a name of the
+catalogue, which plans are made of without a checkpoint."""
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bitwright.core.errors import InputError, UsageError, did_you_mean
 from bitwright.core.plan import ModelFacts
@@ -11,7 +15,11 @@ from bitwright.core.protocols import SILENT, Progress
 from bitwright.facts.checkpoint import is_gguf
 from bitwright.modeling.demo_marker import DemoShape, is_ready
 
+if TYPE_CHECKING:
+    from bitwright.facts.catalogue import CatalogueRow
+
 DEMO = "demo"
+BARE_NAME = re.compile(r"[A-Za-z0-9][\w.:-]*")
 DEMO_SHAPES = ("base", "wide")
 CACHE_VARIABLE = "BITWRIGHT_CACHE"
 
@@ -28,13 +36,36 @@ def model_folder(model: str | Path, *, progress: Progress = SILENT) -> Path:
     package is not installed.
     """
     name = str(model)
-    if name == DEMO or name.startswith(f"{DEMO}:"):
+    if is_demo(name):
         return _demo(name, progress)
     if Path(name).expanduser().is_dir():
         return Path(name).expanduser()
+    if (row := _catalogue_row(name)) is not None:
+        raise without_weights(row.id, row.hub)
     from bitwright.formats.hub import resolve_model
 
     return resolve_model(name, cache_folder() / "hub")
+
+
+def described(model: str | Path, lora: str | Path | None = None, *, progress: Progress = SILENT) -> ModelFacts:
+    """What MODEL is: a name of the catalogue by its dimensions, anything else by its headers. Raises as `model_folder`
+    does, and `UsageError` for an adapter of a model without weights."""
+    row = _catalogue_row(str(model))
+    if row is None:
+        return model_facts_of(model_folder(model, progress=progress), lora)
+    if lora:
+        raise without_weights(row.id, row.hub)
+    from bitwright.facts.catalogue import catalogue_facts
+
+    return catalogue_facts(row)
+
+
+def without_weights(name: str, hub: str) -> InputError:
+    """The error where weights are needed and only dimensions are known."""
+    return InputError(
+        f"`{name}` is known by its dimensions alone: there are no weights",
+        hint=f"give {hub}, which is then downloaded, or a folder of such a checkpoint",
+    )
 
 
 def model_facts_of(place: Path, lora: str | Path | None = None) -> ModelFacts:
@@ -62,6 +93,31 @@ def adapter_folder(lora: str | Path | None) -> Path | None:
             hint="give the folder that holds adapter_config.json and adapter_model.safetensors",
         )
     return folder
+
+
+def _catalogue_row(name: str) -> CatalogueRow | None:
+    """The catalogue's row, for a name that is neither the demo, nor a file, nor a hub id.
+
+    Raises `InputError` for a bare name that is nothing at all.
+    """
+    bare = bool(BARE_NAME.fullmatch(name)) and not is_demo(name) and not Path(name).exists()
+    if not bare:
+        return None
+    from bitwright.facts.catalogue import catalogue, row_of_model
+
+    if (row := row_of_model(name)) is None:
+        near = difflib.get_close_matches(name.casefold(), [*catalogue(), DEMO], n=1, cutoff=0.5)
+        nearest = f"did you mean `{near[0]}`? " if near else ""
+        raise InputError(
+            f"`{name}` is neither a folder, nor a hub id, nor `demo`, nor a model of the catalogue",
+            hint=f"{nearest}`bitwright facts models` lists the catalogue; a folder holds config.json and *.safetensors",
+        )
+    return row
+
+
+def is_demo(name: str) -> bool:
+    """Whether MODEL is the demo, in one of its shapes."""
+    return name == DEMO or name.startswith(f"{DEMO}:")
 
 
 def _demo(name: str, progress: Progress) -> Path:

@@ -19,7 +19,9 @@ def preflight(plan: Plan, out: Path, *, text: EvaluationText | None = None) -> P
     """What `quantize` of `plan` into `out` will take; with `text`, `ship`, which judges on it.
 
     What an interrupted run has done already is counted again in its time, not in its disk.
+    Raises `InputError` for a plan of a model without weights.
     """
+    refuse_dimensions(plan)
     from bitwright.planner.duration import Judging
     from bitwright.planner.preflight import quantize_preflight
 
@@ -28,6 +30,14 @@ def preflight(plan: Plan, out: Path, *, text: EvaluationText | None = None) -> P
         tokens = max(len(text.files), 1) * text.windows * text.length
         judging = Judging(tokens=tokens, sampled=not text.files, measured=plan.format == "gguf")
     return quantize_preflight(plan, out, made=is_made(out), judging=judging)
+
+
+def refuse_dimensions(plan: Plan) -> None:
+    """Raise `InputError` where the plan was made from the catalogue, and so there is nothing to quantize."""
+    if plan.model.catalogue:
+        from bitwright.api.models import without_weights
+
+        raise without_weights(plan.model.path, plan.model.catalogue)
 
 
 def is_made(out: Path) -> bool:

@@ -76,6 +76,7 @@ class ModelFacts(Record, frozen=True, kw_only=True):
     experts: ExpertFacts | None = None  # of a mixture of experts
     adapter: str = ""  # folder of the LoRA adapter that is merged into the weights as they are read
     vision: VisionFacts | None = None  # of a vision-language model; `tensors` and dimensions are its decoder's then
+    catalogue: str = ""  # hub id of the checkpoint, where only dimensions are known: tensors are those they imply
     cache: CacheLayout | None = None  # None: every layer keeps `kv_heads` keys and values of every token
 
     @property

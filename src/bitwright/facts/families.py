@@ -42,6 +42,8 @@ PHI3_LINEARS: dict[InputGroup, tuple[str, ...]] = LINEARS | {
     "attn_in": ("self_attn.qkv_proj",),
     "mlp_in": ("mlp.gate_up_proj",),
 }
+# What latent attention (latent_attention.py) has in the place of q, k and v
+LATENT_LINEARS = ("self_attn.q_a_proj", "self_attn.q_b_proj", "self_attn.kv_a_proj_with_mqa", "self_attn.kv_b_proj")
 # A `rows` or `heads` absorber makes the inputs with its last rows: all of them, or the value and up part of a fused one
 ABSORBERS: dict[InputGroup, tuple[str, AbsorberKind]] = {
     "attn_out": ("self_attn.v_proj", "heads"),
@@ -204,7 +206,7 @@ FAMILIES = {
 }  # fmt: skip
 _QUANTIZED = frozenset(
     module for family in FAMILIES.values() for modules in family.linears.values() for module in modules
-)
+) | frozenset(LATENT_LINEARS)
 _EXPERT_PARTS = frozenset(
     part for family in FAMILIES.values() if (names := family.experts) for part in (names.gate, names.up, names.down)
 )
@@ -238,7 +240,8 @@ def is_block_linear(name: str) -> bool:
         return False
     inside, _, part = found[2].rpartition(".")
     return found[2] in _QUANTIZED or (
-        part in _EXPERT_PARTS and (inside.endswith(".shared_expert") or expert_of(found[2]) is not None)
+        part in _EXPERT_PARTS
+        and (inside.endswith((".shared_expert", ".shared_experts")) or expert_of(found[2]) is not None)
     )
 
 

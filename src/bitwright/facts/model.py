@@ -14,6 +14,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from bitwright.core.errors import InputError, UnsupportedError
 from bitwright.core.plan import ExpertFacts, ModelFacts, TensorFacts
 from bitwright.facts.cache_layout import cache_layout
@@ -43,6 +45,30 @@ def facts_of(folder: Path, checkpoint: Checkpoint) -> ModelFacts:
     config = decoder_config(checkpoint.config, [tensor.name for tensor in tensors])
     family = _family(config, where)
     held, vision = (tensors, None) if outer is None else split(outer, tensors)
+    bare = bare_facts(config, family, where)
+    held = tuple(tensor for tensor in held if not (bare.tied and tensor.name == HEAD))
+    tensors = held if vision is None else (*held, *vision.tower, *vision.projector)
+    _check_dtypes(folder, tensors)
+    facts = msgspec.structs.replace(
+        bare,
+        path=str(folder),
+        architecture=family.architecture if outer is None else outer.architecture,
+        parameters=sum(math.prod(t.shape) for t in tensors),
+        bytes=sum(t.bytes for t in tensors),
+        dtype=_main_dtype(tensors),
+        tensors=held,
+        fingerprint=checkpoint.fingerprint,
+        vision=vision,
+    )
+    _check_tensors(facts, family)
+    return facts
+
+
+def bare_facts(config: dict[str, Any], family: Family, where: Path) -> ModelFacts:
+    """What a decoder's config alone says: dimensions, experts, cache; no tensors, and nothing that is summed over them.
+
+    Raises `InputError` naming `where` for dimensions that are absent or contradict each other.
+    """
     heads = _count(config, "num_attention_heads", where)
     hidden = _count(config, "hidden_size", where)
     kv_heads = _count(config, "num_key_value_heads", where, default=heads)
@@ -50,13 +76,9 @@ def facts_of(folder: Path, checkpoint: Checkpoint) -> ModelFacts:
         raise InputError(f"`{where}` has {heads} heads and {kv_heads} key-value heads, expected a multiple")
     if config.get("head_dim") is None and hidden % heads:
         raise InputError(f"`{where}` has hidden_size {hidden} and {heads} heads, and no head_dim")
-    tied = bool(config.get("tie_word_embeddings", family.tied))
-    held = tuple(tensor for tensor in held if not (tied and tensor.name == HEAD))
-    tensors = held if vision is None else (*held, *vision.tower, *vision.projector)
-    _check_dtypes(folder, tensors)
-    facts = ModelFacts(
-        path=str(folder),
-        architecture=family.architecture if outer is None else outer.architecture,
+    return ModelFacts(
+        path=str(where),
+        architecture=family.architecture,
         family=family.name,
         layers=_count(config, "num_hidden_layers", where),
         hidden=hidden,
@@ -66,18 +88,15 @@ def facts_of(folder: Path, checkpoint: Checkpoint) -> ModelFacts:
         head_dim=_count(config, "head_dim", where, default=hidden // heads),
         vocab=_count(config, "vocab_size", where),
         context=_count(config, "max_position_embeddings", where, default=2048),
-        tied=tied,
-        parameters=sum(math.prod(t.shape) for t in tensors),
-        bytes=sum(t.bytes for t in tensors),
-        dtype=_main_dtype(tensors),
-        tensors=held,
-        fingerprint=checkpoint.fingerprint,
+        tied=bool(config.get("tie_word_embeddings", family.tied)),
+        parameters=0,
+        bytes=0,
+        dtype="",
+        tensors=(),
+        fingerprint="",
         experts=experts_of(config, family, where),
-        vision=vision,
         cache=cache_layout(config),
     )
-    _check_tensors(facts, family)
-    return facts
 
 
 def rope_theta(config: dict[str, Any]) -> float:

@@ -53,10 +53,10 @@ def stored_parts(entry: TensorPlan) -> tuple[StoredPart, ...]:
     """Everything that one planned tensor takes in the file."""
     if isinstance(entry.scheme, FloatScheme):
         return (StoredPart(entry.stored_name, STORED_DTYPES[entry.scheme.dtype], entry.shape),)
-    rows, columns = entry.shape
+    *experts, rows, columns = entry.shape  # a catalogue's: all experts of a kind at once
     module = entry.stored_name.removesuffix(".weight")
     parts = quantized_parts(entry.scheme, rows, columns)
-    return tuple(StoredPart(f"{module}.{name}", dtype, shape) for name, (dtype, shape) in parts.items())
+    return tuple(StoredPart(f"{module}.{name}", dtype, (*experts, *shape)) for name, (dtype, shape) in parts.items())
 
 
 def quantized_parts(scheme: QuantScheme, rows: int, columns: int) -> Parts:

@@ -37,6 +37,7 @@ from bitwright.core.schemes import (
 )
 from bitwright.core.units import format_bytes
 from bitwright.facts.compressed_types import COMPRESSED_TYPES, engine_notes
+from bitwright.facts.families import FAMILIES
 from bitwright.facts.float_folders import FLOAT_FOLDERS, float_folder_notes
 from bitwright.facts.folder_types import FOLDERS, folder_notes
 from bitwright.facts.packed_tensors import parts_of
@@ -245,7 +246,7 @@ def _fallback_reasons(chosen: _Sized) -> tuple[Reason, ...]:
 
 def _warnings(facts: ModelFacts, device: DeviceFacts, chosen: _Sized, parts: PartTypes) -> tuple[str, ...]:
     """What a person should know before an hour of work."""
-    found = []
+    found = catalogue_notes(facts)
     candidate, memory = chosen.candidate, chosen.memory
     if not fits(memory):
         found.append(
@@ -269,6 +270,15 @@ def _warnings(facts: ModelFacts, device: DeviceFacts, chosen: _Sized, parts: Par
             "look at the verdict, and at Q6_K or 8 bits when it fails"
         )
     return (*found, *vision_warnings(facts, candidate.format, parts))
+
+
+def catalogue_notes(facts: ModelFacts) -> list[str]:
+    """What a plan of dimensions leaves open; empty for a checkpoint."""
+    if not facts.catalogue:
+        return []
+    if facts.family not in FAMILIES:
+        return [f"{facts.architecture} is not quantized by this version: the plan says what serving it would take"]
+    return [f"planned from the catalogue's dimensions: `quantize` needs the checkpoint ({facts.catalogue})"]
 
 
 def with_types(plan: Plan, schemes: Mapping[str, WeightScheme], budget: Budget) -> Plan:

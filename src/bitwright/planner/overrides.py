@@ -25,7 +25,7 @@ from bitwright.core.errors import UnsupportedError, UsageError, did_you_mean
 from bitwright.core.plan import ArtifactFormat, ModelFacts, Override, Reason, TensorPlan
 from bitwright.core.schemes import GGML_BLOCKS, FloatScheme, GgmlScheme, WeightScheme
 from bitwright.facts.blocks import fused_modules
-from bitwright.facts.families import BLOCK, gguf_tensor, is_block_linear
+from bitwright.facts.families import BLOCK, FAMILIES, gguf_tensor, is_block_linear
 from bitwright.facts.float_folders import FLOAT_FOLDERS
 from bitwright.facts.folder_types import FOLDERS
 from bitwright.planner.tensors import FLOATS, with_scheme
@@ -170,7 +170,7 @@ def fused_tensors(
     facts: ModelFacts, tensors: tuple[TensorPlan, ...], format: ArtifactFormat
 ) -> Iterable[Sequence[str]]:
     """Names of tensors that must share a scheme, because an engine runs them as one matrix or one kernel."""
-    if format == "safetensors":
+    if format == "safetensors" or facts.family not in FAMILIES:
         return
     if format != "gguf":
         for layer in range(facts.layers):

@@ -31,7 +31,15 @@ FLOATS: dict[str, FloatDtype] = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 
 
 def gguf_tensors(facts: ModelFacts, preset: str) -> tuple[TensorPlan, ...]:
-    """Every tensor under a preset, in the order of the forward pass. Raises `UnsupportedError` on an unknown preset."""
+    """Every tensor under a preset, in the order of the forward pass.
+
+    Raises `UnsupportedError` on an unknown preset, and on a model whose names in GGUF are not known.
+    """
+    if facts.family not in FAMILIES:
+        raise UnsupportedError(
+            f"{facts.architecture} is not written as GGUF",
+            hint="use --format compressed-tensors, and a GPU as --target",
+        )
     types = ggml_types(facts, preset)
     planned = []
     for tensor in in_order(facts):
@@ -80,6 +88,8 @@ def float_tensors(facts: ModelFacts, scheme: FloatScheme) -> tuple[TensorPlan, .
 
 def in_order(facts: ModelFacts) -> list[TensorFacts]:
     """The tensors in the order of the forward pass, whatever their order in the files."""
+    if facts.catalogue:  # made in this order, and all experts of a kind are one
+        return list(facts.tensors)
     found = {tensor.name: tensor for tensor in facts.tensors}
     family = FAMILIES[facts.family]
     return [found[name] for name in family.all_tensors(facts.layers, tied=facts.tied, experts=facts.experts)]
@@ -87,7 +97,7 @@ def in_order(facts: ModelFacts) -> list[TensorFacts]:
 
 def fitting_group_sizes(facts: ModelFacts) -> list[int]:
     """Group sizes, largest first, that divide the inputs of every linear."""
-    inputs = {tensor.shape[1] for tensor in facts.tensors if is_block_linear(tensor.name)}
+    inputs = {tensor.shape[-1] for tensor in facts.tensors if is_block_linear(tensor.name)}
     return [size for size in sorted(GROUP_SIZES, reverse=True) if all(count % size == 0 for count in inputs)]
 
 
@@ -95,14 +105,14 @@ def check_groups(facts: ModelFacts, tensor: TensorFacts, scheme: LinearScheme | 
     """Refuse groups of inputs that would leave a part of a group at the end of a row."""
     if isinstance(scheme, CodebookScheme | Int8RowScheme):
         return
-    if scheme.input_group is None or tensor.shape[1] % scheme.input_group == 0:
+    if scheme.input_group is None or tensor.shape[-1] % scheme.input_group == 0:
         return
     hint = "use --type FP8_DYNAMIC, which has no groups"
     if isinstance(scheme, IntScheme):
         sizes = [f"--group-size {size}" for size in fitting_group_sizes(facts)]
         hint = f"use {' or '.join([*sizes, '--group-size channel'])}"
     raise UsageError(
-        f"group size {scheme.input_group} does not divide the {tensor.shape[1]} inputs of `{tensor.name}`", hint=hint
+        f"group size {scheme.input_group} does not divide the {tensor.shape[-1]} inputs of `{tensor.name}`", hint=hint
     )
 
 

@@ -55,6 +55,7 @@ check: setup
 	$(BIN)/python scripts/check_sizes.py
 	$(BIN)/python scripts/make_cli_docs.py --check
 	$(BIN)/python scripts/make_cells_docs.py --check
+	$(BIN)/python scripts/make_facts_docs.py --check
 
 format: setup
 	$(BIN)/ruff format
@@ -63,6 +64,7 @@ format: setup
 docs: setup
 	$(BIN)/python scripts/make_cli_docs.py
 	$(BIN)/python scripts/make_cells_docs.py
+	$(BIN)/python scripts/make_facts_docs.py
 
 loaders: $(LOADERS)/.bitwright-ready
 

@@ -8,9 +8,22 @@ from bitwright.api.conversion import convert
 from bitwright.api.decision import make_plan as plan
 from bitwright.api.importance import imatrix
 from bitwright.api.inspection import inspect
+from bitwright.api.knowledge import facts
 from bitwright.api.making import quantize
 from bitwright.api.proof import validate
 from bitwright.api.service import chat, serve
 from bitwright.api.shipment import ship
 
-__all__ = ["chat", "convert", "imatrix", "inspect", "plan", "quantize", "serve", "share_out", "ship", "validate"]
+__all__ = [
+    "chat",
+    "convert",
+    "facts",
+    "imatrix",
+    "inspect",
+    "plan",
+    "quantize",
+    "serve",
+    "share_out",
+    "ship",
+    "validate",
+]

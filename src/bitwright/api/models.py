@@ -3,13 +3,12 @@ catalogue, which plans are made of without a checkpoint."""
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitwright.core.errors import InputError, UsageError, did_you_mean
+from bitwright.core.errors import InputError, UsageError, did_you_mean, nearest
 from bitwright.core.plan import ModelFacts
 from bitwright.core.protocols import SILENT, Progress
 from bitwright.facts.checkpoint import is_gguf
@@ -106,11 +105,10 @@ def _catalogue_row(name: str) -> CatalogueRow | None:
     from bitwright.facts.catalogue import catalogue, row_of_model
 
     if (row := row_of_model(name)) is None:
-        near = difflib.get_close_matches(name.casefold(), [*catalogue(), DEMO], n=1, cutoff=0.5)
-        nearest = f"did you mean `{near[0]}`? " if near else ""
+        listing = "`bitwright facts models` lists the catalogue; a folder holds config.json and *.safetensors"
         raise InputError(
             f"`{name}` is neither a folder, nor a hub id, nor `demo`, nor a model of the catalogue",
-            hint=f"{nearest}`bitwright facts models` lists the catalogue; a folder holds config.json and *.safetensors",
+            hint=nearest(name.casefold(), [*catalogue(), DEMO], listing),
         )
     return row
 

@@ -15,7 +15,8 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A Hugging Face folder, a float GGUF file, a hub id, `demo`, or `demo:wide`.",
+        help="A Hugging Face folder, a float GGUF file, a hub id, `demo`, or `demo:wide`; for a plan also a name that "
+        "`bitwright facts models` lists.",
         show_default=False,
     ),
 ]
@@ -28,7 +29,13 @@ Out = Annotated[
 OutFile = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Also write the document here.")]
 
 Target = Annotated[
-    str, typer.Option("--target", metavar="TARGET", help="`auto` (this machine), `cpu`, or a processor's name.")
+    str,
+    typer.Option(
+        "--target",
+        metavar="TARGET",
+        help="`auto` (this machine), `cpu`, or a device that `bitwright facts hardware` lists: h100-sxm, or h100-sxm:2 "
+        "for two.",
+    ),
 ]
 UseCase = Annotated[
     str,

@@ -12,6 +12,7 @@ from bitwright.core.documents import write_document
 EPILOG = """\b
 Examples:
   bitwright plan demo
+  bitwright plan llama-3.1-70b --target h100-sxm:2
   bitwright plan ./Llama-3.1-8B --target rtx4090 --use-case code --explain
   bitwright plan ./Llama-3.1-8B --format compressed-tensors --bits 4 --group-size 128 --out plan.json"""
 

@@ -26,6 +26,7 @@ from bitwright.core.units import format_bytes, format_seconds
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from bitwright.cli.fact_tables import FactTable
     from bitwright.core.preflight import Preflight
     from bitwright.planner.explain import Explanation
 
@@ -210,6 +211,14 @@ def print_inspection(found: Inspection) -> None:
         [(row.type, str(row.tensors), f"{row.parameters:,}", format_bytes(row.bytes)) for row in found.types],
     )
     _table(console, ("key", "value"), [(key, str(value)) for key, value in found.metadata.items()])
+
+
+def print_facts(told: FactTable) -> None:
+    """A table of facts, or pairs about one of them."""
+    if told.head:
+        _table(_console(), told.head, told.rows)
+    else:
+        _pairs(_console(), [(what, value) for what, value in told.rows])
 
 
 def _notes(console: Console, notes: Sequence[str]) -> None:

@@ -106,3 +106,11 @@ def did_you_mean(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     listing = ", ".join(known)
     return f"did you mean `{near[0]}`? known: {listing}" if near else f"known: {listing}"
+
+
+def nearest(name: str, known: list[str], listing: str) -> str:
+    """The hint for an unknown name where the known ones are too many to list; `listing` says where they stand."""
+    import difflib
+
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean `{near[0]}`? {listing}" if near else listing

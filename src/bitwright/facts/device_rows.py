@@ -15,7 +15,7 @@ from typing import Literal
 
 from bitwright.core.devices import DeviceFacts, Price, Rates
 from bitwright.core.documents import Record
-from bitwright.core.errors import UsageError, did_you_mean
+from bitwright.core.errors import UsageError, nearest
 from bitwright.core.units import MIB
 from bitwright.facts.rows import read_rows
 
@@ -68,9 +68,10 @@ def row_named(name: str) -> HardwareRow:
     kin = [row for row in rows if row.startswith(f"{name}-")]
     if kin:
         raise UsageError(f"`{name}` may be one of {len(kin)} devices", hint=f"write {' or '.join(kin)}")
-    known = [*WITHOUT_NAMES, *rows]
+    known = [*WITHOUT_NAMES, *rows, *by_alias]
     longer = next((full for full in known if name and full.startswith(name)), name)
-    raise UsageError(f"unknown target `{name}`", hint=did_you_mean(longer, known))
+    listing = "`auto` is this machine, `cpu` its processor; `bitwright facts hardware` lists all others"
+    raise UsageError(f"unknown target `{name}`", hint=nearest(longer, known, listing))
 
 
 def row_reported_as(name: str, memory_mib: int | None = None, cores: int | None = None) -> HardwareRow | None:

@@ -26,6 +26,7 @@ from bitwright.engines.llamacpp import LlamaCppServer
 from bitwright.formats.sniff import gguf_file, open_source
 from bitwright.modeling.walk import Walker
 from cells.table import CONVERTED, DEQUANTIZER, GPTQMODEL, LLAMA_CPP, TRANSFORMERS, VLLM
+from vision_models import IMAGE_TOKEN
 
 VOCAB = 320
 LETTER = 40  # a token that is one printable character
@@ -81,22 +82,26 @@ def decoded(
 
 
 def transformers(artifact: Path, dtype: str = "float32") -> Answer:
-    """`AutoModelForCausalLM`, with compressed-tensors or bitsandbytes where the config asks for them."""
-    from transformers import AutoModelForCausalLM
+    """The class for the model, with compressed-tensors or bitsandbytes where the config asks for them."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    settings = json.loads((artifact / "config.json").read_text()).get("quantization_config", {})
+    config = json.loads((artifact / "config.json").read_text())
+    settings, prompt = config.get("quantization_config", {}), PROMPT
+    loading: Any = AutoModelForCausalLM
+    if "vision_config" in config:  # asked in words; with an image in tests/pipeline/test_vision_models.py
+        prompt, loading = [min(token, IMAGE_TOKEN - 1) for token in PROMPT], AutoModelForImageTextToText
     method = settings.get("quant_method")
     names = ("transformers", *(name for name in ("compressed-tensors", "bitsandbytes") if name == method))
     version = versions(*names)
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(artifact, dtype=getattr(torch, dtype))
+        model: Any = loading.from_pretrained(artifact, dtype=getattr(torch, dtype))
         with torch.no_grad():
             if dtype != "float32":
                 widen(model)
-            logits = model(torch.tensor([PROMPT])).logits[0].float()
+            logits = model(torch.tensor([prompt])).logits[0].float()
     except (RuntimeError, ValueError) as error:
         return Answer(version=version, error=str(error))
-    return Answer(version=version, rows=torch.log_softmax(logits, dim=-1).numpy())
+    return Answer(version=version, tokens=tuple(prompt), rows=torch.log_softmax(logits, dim=-1).numpy())
 
 
 def widen(model: Any) -> None:

@@ -47,7 +47,11 @@ class Use:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """A type: its name on the page, what `make_plan` is asked for, and who loads it. `groups` is by method."""
+    """A type: its name on the page, what `make_plan` is asked for, and who loads it. `groups` is by method.
+
+    `vision` is the family of a vision-language model that takes the place of the text model, `parts` what becomes of
+    its tower and projector.
+    """
 
     format: str
     type: str
@@ -55,6 +59,8 @@ class Row:
     uses: tuple[Use, ...]
     methods: tuple[str, ...] = FITTED
     groups: tuple[int | None, ...] = ()
+    vision: str = ""
+    parts: tuple[str | None, str | None] = (None, None)
 
     def choices(self, method: str) -> dict[str, Any]:
         """Arguments of `make_plan`."""
@@ -148,6 +154,23 @@ def _gptq(format: str, bits: int, symmetric: bool, *more: Use) -> Row:
     )  # fmt: skip
 
 
+def _ordered(format: str, *more: Use) -> Row:
+    """Groups in the order of weight, `g_idx`."""
+    asked = {"bits": 4, "act_order": "group"}
+    return Row(
+        format=format, type="W4A16 sym, act-order", ask=asked, groups=(32,), methods=("gptq",),
+        uses=(Use(loader=GPTQMODEL, limit=1e-3, dtype="float16"), *more),
+    )  # fmt: skip
+
+
+def _vision(family: str, what: str = "", parts: tuple[str | None, str | None] = (None, None)) -> Row:
+    """The decoder in 4 bits, tower and projector as they were unless `parts` say otherwise."""
+    return Row(
+        format="compressed-tensors", type=f"W4A16 sym, {family}{what}", ask={"bits": 4}, groups=(32,), methods=INTEGERS,
+        uses=(EXACT,), vision=family, parts=parts,
+    )  # fmt: skip
+
+
 def _bitsandbytes(type: str, limit: float) -> Row:
     return Row(
         format="bitsandbytes", type=type, ask={"type": type}, uses=(Use(loader=TRANSFORMERS, limit=limit),),
@@ -169,6 +192,10 @@ ROWS: tuple[Row, ...] = (
         "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q2_K_S", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_K_S", "Q4_K_M",
         "Q5_K_S", "Q5_K_M", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4",
     )),
+    Row(
+        format="gguf", type="Q8_0, llava's decoder", ask={"type": "Q8_0"}, uses=(Use(loader=LLAMA_CPP, limit=0.1),),
+        vision="llava",
+    ),
     *(_packed(bits, True) for bits in (2, 3)),
     _packed(4, True, WNA16),
     *(_packed(bits, True) for bits in (5, 6, 7)),
@@ -189,13 +216,17 @@ ROWS: tuple[Row, ...] = (
     _named("MXFP8", HALF, _vllm(refuses=NO_KERNEL)),
     _mixed("8 bits", Override(pattern="*.down_proj", type="W8A16 g128 sym"), EXACT, _vllm(refuses=NO_KERNEL)),
     _mixed("kept", Override(pattern="*.down_proj"), EXACT, WNA16),
+    *(_vision(family) for family in ("llava", "qwen2_vl", "smolvlm", "internvl")),
+    _vision("llava", ", tower and projector 8 bits", ("int8", "int8")),
     *(_gptq("gptq", bits, True) for bits in (2, 3)),
     _gptq("gptq", 4, True, WNA16),
     _gptq("gptq", 8, True, _vllm(refuses="Marlin does not support weight_bits", dtype="bfloat16")),
+    _ordered("gptq", Use(loader=VLLM, refuses="desc_act", dtype="bfloat16")),
     *(_gptq("gptq_v2", bits, True) for bits in (2, 3, 4, 8)),
     *(_gptq("gptq_v2", bits, False) for bits in (2, 3)),
     _gptq("gptq_v2", 4, False, _vllm(refuses="Unsupported quantization config", dtype="bfloat16")),
     _gptq("gptq_v2", 8, False),
+    _ordered("gptq_v2"),
     Row(
         format="awq", type="W4A16 asym", ask={"bits": 4}, groups=_turned(0, (32, 64, 128)), methods=INTEGERS,
         uses=(Use(loader=DEQUANTIZER, limit=0.02), Use(loader=GPTQMODEL, limit=0.005, dtype="float16"), WNA16),

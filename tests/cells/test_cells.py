@@ -1,7 +1,8 @@
 """Every cell of the table: written by us, loaded by a loader that is not ours, and its logits are those of our decode.
 
-The model is random with dimensions that every format can hold (multiples of 256), written once; an artifact is made
-once for all its loaders. GPTQModel and vLLM answer in one process each, for all cells of theirs that were selected.
+The model is random with dimensions that every format can hold (multiples of 256), written once; rows about
+vision-language models have a small one each. An artifact is made once for all its loaders. GPTQModel and vLLM answer in
+one process each, for all cells of theirs that were selected.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from bitwright.core.plan import CalibrationPlan, DeviceFacts
 from bitwright.facts.model import model_facts
 from bitwright.pipeline.run import quantize
 from bitwright.planner.build import make_plan
+from bitwright.planner.vision import part_types
 from cells import record
 from cells.loaders import ELSEWHERE, HERE, PROMPT, VARIABLE, Answer, decoded, distance, elsewhere, other_python
 from cells.table import VLLM, Cell, Row, cells
 from checkpoints import write_checkpoint
+from vision_models import write_vision_model
 
 pytestmark = [
     pytest.mark.slow,
@@ -40,6 +43,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(place / "model", hidden=256, heads=4, kv_heads=2, intermediate=512, layers=2)
 
 
+def model_of(row: Row, folder: Path) -> Path:
+    """The model that a row is about."""
+    if not row.vision:
+        return folder
+    other = folder.with_name(row.vision)
+    return other if other.exists() else write_vision_model(other, row.vision)
+
+
 @pytest.fixture(scope="module")
 def written(folder: Path) -> Written:
     """Makes the artifact of a row and a method, once."""
@@ -50,9 +61,10 @@ def written(folder: Path) -> Written:
         if key not in made:
             calibration = CalibrationPlan(source=(str(folder.parent / "text.txt"),), samples=4, length=32)
             choices = row.choices(method)
-            plan = make_plan(model_facts(folder), DEVICE, use_case="chat", calibration=calibration, **choices)
+            model, choices["parts"] = model_of(row, folder), part_types(*row.parts, few_bits=False)
+            plan = make_plan(model_facts(model), DEVICE, use_case="chat", calibration=calibration, **choices)
             out = folder.parent / "-".join(key).replace(" ", "-")
-            done = quantize(plan, folder, out)
+            done = quantize(plan, model, out)
             assert (plan.format, plan.method) == (row.format, method)
             assert sum(file.bytes for file in done.files) == plan.file_bytes or row.format == "gguf"
             made[key] = out
@@ -106,7 +118,7 @@ def test_a_cell(cell: Cell, folder: Path, written: Written, abroad: Callable[[Ce
     dtype = torch.bfloat16 if use.dtype == "bfloat16" and use.loader != VLLM else torch.float32
     ours, bare = (
         decoded(place, answer.tokens, weights_only=use.weights_only, dtype=dtype)[-count:]
-        for place in (artifact, folder)
+        for place in (artifact, model_of(cell.row, folder))
     )
     found, moved = distance(answer.rows, ours), distance(ours, bare)
     assert found <= use.limit

@@ -40,9 +40,11 @@ def test_without_its_engine_the_proof_and_the_launch_line_remain(run: Run, words
     assert answer.code == {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 4}[validation.verdict]
     assert validation.verdict != "FAIL", answer.out
     assert validation.decoder.startswith("compressed-tensors ")
+    line = f"vllm serve {out} --served-model-name {{}} --host 127.0.0.1 --port 8000 --max-model-len 256"
+    line = line.format(Path(str(words[1])).name)
     assert answer.err.splitlines() == [
         "not served: vLLM is not installed here",
-        f"hint: where it is, vllm serve {out} --max-model-len 256 serves it",
+        f"hint: where it is, {line} serves it",
     ]
     assert f"vllm serve {out}" in answer.out
     assert validation.verdict in (out / "report.html").read_text()
@@ -54,7 +56,7 @@ def test_without_its_engine_the_proof_and_the_launch_line_remain(run: Run, words
     assert (again.code, again.err) == (answer.code, "")
     record = msgspec.json.decode(again.out, type=ShipRecord)
     assert (record.artifact, record.speed) == (".", ())
-    assert record.launch == f"vllm serve {out} --max-model-len 256"
+    assert record.launch == line
 
 
 @pytest.mark.usefixtures("no_vllm")
@@ -62,7 +64,7 @@ def test_a_format_that_nothing_here_serves(run: Run, words: list[object]) -> Non
     answer = run(*words, "--type", "LLM.int8", "--quiet")
     assert answer.code in (0, 4), answer.err
     assert "not served: `bitwright serve` starts no engine that loads bitsandbytes" in answer.err
-    assert "sglang.launch_server" in answer.err
+    assert "sglang serve" in answer.err
 
 
 def test_flags_of_quantize_reach_the_plan(run: Run, words: list[object]) -> None:

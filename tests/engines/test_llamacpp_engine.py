@@ -10,16 +10,22 @@ import textwrap
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
+import msgspec
 import pytest
+import xllamacpp
 
-from bitwright.core.errors import BitwrightError, EnvironmentFault, InputError
+from bitwright.api.service import planned_line
+from bitwright.core.documents import write_document
+from bitwright.core.errors import BitwrightError, EnvironmentFault, InputError, UsageError
 from bitwright.engines.chat import chat_once, connect
 from bitwright.engines.llamacpp import LlamaCppServer, check_gguf
 from bitwright.engines.llamacpp_settings import API_KEY_VARIABLE, LOAD_FAILED, WorkerSettings
 from bitwright.engines.llamacpp_worker import parameters
 from bitwright.engines.serve import serve
+from report import sample_records
 
 SETTINGS = WorkerSettings(
     model="/m/x.gguf",
@@ -49,6 +55,42 @@ def test_settings_reach_llama_cpp() -> None:
     assert params.use_jinja
     assert not params.ui
     assert params.verbosity == 2
+
+
+def test_a_smaller_cache_comes_with_flash_attention() -> None:
+    plain, small = parameters(SETTINGS, None), parameters(msgspec.structs.replace(SETTINGS, kv_cache="q8_0"), None)
+    assert (small.cache_type_k, small.cache_type_v) == (xllamacpp.ggml_type.GGML_TYPE_Q8_0,) * 2
+    assert (plain.cache_type_k, plain.cache_type_v) == (xllamacpp.ggml_type.GGML_TYPE_F16,) * 2
+    assert small.flash_attn_type == xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_ENABLED
+    assert plain.flash_attn_type != small.flash_attn_type
+
+
+@pytest.mark.parametrize(
+    ("planned", "said", "expected"),
+    [
+        ((), {}, (4096, 4, "f16")),
+        (("--context", "8192", "--parallel", "2", "--kv-cache", "q8_0"), {}, (8192, 2, "q8_0")),
+        (("--context", "8192", "--parallel", "2"), {"context": 64, "kv_cache": "q4_0"}, (64, 2, "q4_0")),
+    ],
+)
+def test_it_is_served_as_planned(
+    monkeypatch: pytest.MonkeyPatch, planned: tuple[str, ...], said: dict[str, Any], expected: tuple[int, int, str]
+) -> None:
+    monkeypatch.setattr(LlamaCppServer, "start", lambda self: self)
+    server = serve(Path("x.gguf"), "gguf", planned=("bitwright", "serve", "{artifact}", *planned), **said)
+    assert isinstance(server, LlamaCppServer)
+    assert (server.context, server.parallel, server.kv_cache) == expected
+    with pytest.raises(UsageError, match="no cache of type `fp8`"):
+        serve(Path("x.gguf"), "gguf", kv_cache="fp8")
+
+
+def test_the_plan_is_found_beside_the_file(tmp_path: Path) -> None:
+    assert planned_line(tmp_path / "x.gguf") == ()
+    record = sample_records.quant()
+    write_document(record, tmp_path / "quant.json")
+    assert planned_line(tmp_path / record.files[0].name) == record.plan.launch != ()
+    assert planned_line(tmp_path / "another.gguf") == ()
+    assert planned_line(tmp_path) == record.plan.launch
 
 
 def test_without_a_key_only_local_pages_may_ask() -> None:
@@ -178,6 +220,7 @@ def test_signals_end_a_real_server_with_exit_code_0(demo_gguf: Path, number: sig
         f"""
         from pathlib import Path
         from bitwright.engines.serve import serve
+from report import sample_records
         server = serve(Path({str(demo_gguf)!r}), "gguf", port=0, context=256)
         server.run_until_signal(ready=lambda: print(server.url, flush=True))
         """

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,6 +64,25 @@ def test_what_is_called(artifact: Path, install: Callable[..., Path], tmp_path: 
         "2048",
     ]
     assert called["keys"]["VLLM_API_KEY"] == "s3cret"
+
+
+def test_what_is_served_is_what_was_planned(artifact: Path, install: Callable[..., Path], tmp_path: Path) -> None:
+    record = tmp_path / "record"
+    install(record=record)
+    flags = ["--max-num-seqs", "16", "--tensor-parallel-size", "2", "--kv-cache-dtype", "fp8"]
+    planned = ["vllm", "serve", "{artifact}", "--served-model-name", "m", "--host", "127.0.0.1", "--port", "8000"]
+    planned += ["--max-model-len", "512", *flags]
+
+    def called(planned: list[str], **said: Any) -> list[str]:
+        with serve(artifact, "compressed-tensors", port=0, planned=planned, **said) as server:
+            arguments: list[str] = json.loads(record.read_text())["arguments"]
+        assert arguments[:6] == ["serve", str(artifact), "--host", "127.0.0.1", "--port", str(server.port)]
+        return arguments[6:]
+
+    assert called(planned) == ["--max-model-len", "512", "--served-model-name", "m", *flags]
+    changed = called(planned, context=256, parallel=2, kv_cache="auto")
+    assert changed[:2] == ["--max-model-len", "256"]
+    assert changed[4:] == [*flags[2:4], "--max-num-seqs", "2", "--kv-cache-dtype", "auto"]
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitwright.core.errors import UsageError
+from bitwright.core.errors import BitwrightError, UsageError
 from bitwright.core.plan import ArtifactFormat
 
 if TYPE_CHECKING:
     from bitwright.engines.server import EngineServer
 
-CONTEXT = 4096
 QUANT_FILE = "quant.json"
 QUESTION = "Name three things that bees make or do."
 
@@ -22,9 +21,13 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8080,
     api_key: str | None = None,
-    context: int = CONTEXT,
+    context: int | None = None,
+    parallel: int | None = None,
+    kv_cache: str | None = None,
 ) -> EngineServer:
     """Start the engine of this artifact and wait until it answers; the caller stops it, or uses it in `with`.
+
+    Context, requests at once and type of the cache are those of the artifact's plan where they are `None`.
 
     Raises `InputError` for what is no artifact, `UsageError` for a bad host, `EnvironmentFault` for a busy port or a
     missing engine.
@@ -32,7 +35,23 @@ def serve(
     path, kind = locate(Path(artifact))
     from bitwright.engines.serve import serve as start
 
-    return start(path, kind, host=host, port=port, api_key=api_key, context=context)
+    return start(
+        path, kind, host=host, port=port, api_key=api_key, context=context, parallel=parallel, kv_cache=kv_cache,
+        planned=planned_line(path),
+    )  # fmt: skip
+
+
+def planned_line(path: Path) -> tuple[str, ...]:
+    """The launch line of the plan that an artifact was made by; empty where no readable record lies beside it."""
+    from bitwright.core.documents import read_document
+    from bitwright.core.records import QuantRecord
+
+    folder = path if path.is_dir() else path.parent
+    try:
+        record = read_document(QuantRecord, folder / QUANT_FILE)
+    except BitwrightError:
+        return ()
+    return record.plan.launch if path.is_dir() or path.name in {file.name for file in record.files} else ()
 
 
 def why_not_served(format: ArtifactFormat) -> str | None:

@@ -20,8 +20,8 @@ from typing import ClassVar
 
 import msgspec
 
-from bitwright.core.errors import BitwrightError, EnvironmentFault, InputError, from_os_error
-from bitwright.engines.llamacpp_settings import API_KEY_VARIABLE, LOAD_FAILED, WorkerSettings
+from bitwright.core.errors import BitwrightError, EnvironmentFault, InputError, UsageError, did_you_mean, from_os_error
+from bitwright.engines.llamacpp_settings import API_KEY_VARIABLE, CACHE_TYPES, LOAD_FAILED, WorkerSettings
 from bitwright.engines.ports import port_in_use
 from bitwright.engines.server import EngineServer
 
@@ -35,7 +35,8 @@ class LlamaCppServer(EngineServer):
     """A GGUF file behind llama.cpp's HTTP server: chat, completions, streaming, `/health`, `/metrics`.
 
     `threads` defaults to llama.cpp's choice (physical cores). `gpu_layers` -1 puts on a GPU what fits, if the installed
-    build has one; 0 keeps all on the CPU. `parallel` requests share the context.
+    build has one; 0 keeps all on the CPU. `parallel` requests share the context. `kv_cache` is the type of
+    keys and values, one of `CACHE_TYPES`.
     """
 
     name: ClassVar[str] = "llama.cpp"
@@ -53,6 +54,7 @@ class LlamaCppServer(EngineServer):
         threads: int | None = None,
         gpu_layers: int = -1,
         parallel: int = 4,
+        kv_cache: str = "f16",
         log: Path | None = None,
         verbose: bool = False,
     ) -> None:
@@ -60,6 +62,11 @@ class LlamaCppServer(EngineServer):
         self.threads = threads
         self.gpu_layers = gpu_layers
         self.parallel = parallel
+        self.kv_cache = kv_cache
+        if kv_cache not in CACHE_TYPES:
+            raise UsageError(
+                f"llama.cpp keeps no cache of type `{kv_cache}`", hint=did_you_mean(kv_cache, [*CACHE_TYPES])
+            )
 
     def check(self) -> None:
         if importlib.util.find_spec("xllamacpp") is None:
@@ -77,6 +84,7 @@ class LlamaCppServer(EngineServer):
             gpu_layers=self.gpu_layers,
             parallel=self.parallel,
             verbose=self._verbose,
+            kv_cache=self.kv_cache,
         )
         text = msgspec.json.encode(settings).decode()
         return [sys.executable, "-P", "-m", "bitwright.engines.llamacpp_worker", text]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bitwright.core.documents import Record
 
 API_KEY_VARIABLE = "BITWRIGHT_API_KEY"  # not among the settings: they are an argument, and `ps` shows arguments
+CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")  # common/arg.cpp, kv_cache_types
 LOAD_FAILED = 65  # exit code; EX_DATAERR of sysexits.h
 
 
@@ -20,3 +21,4 @@ class WorkerSettings(Record, frozen=True, kw_only=True):
     gpu_layers: int
     parallel: int
     verbose: bool
+    kv_cache: str = "f16"  # type of keys and values, one of CACHE_TYPES

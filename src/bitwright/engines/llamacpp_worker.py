@@ -18,6 +18,7 @@ import xllamacpp
 
 from bitwright.engines.llamacpp_settings import API_KEY_VARIABLE, LOAD_FAILED, WorkerSettings
 
+SIXTEEN_BITS_AND_MORE = ("f32", "f16", "bf16")  # other types of values need flash attention
 LOG_WARNINGS, LOG_INFORMATION = 2, 3  # llama.cpp common/log.h
 
 
@@ -34,6 +35,9 @@ def parameters(settings: WorkerSettings, api_key: str | None) -> xllamacpp.Commo
     params.n_ctx = settings.context
     params.n_parallel = settings.parallel
     params.kv_unified = True
+    params.cache_type_k = params.cache_type_v = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{settings.kv_cache.upper()}")
+    if settings.kv_cache not in SIXTEEN_BITS_AND_MORE:
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_ENABLED
     params.n_gpu_layers = settings.gpu_layers
     if settings.threads is not None:
         params.cpuparams.n_threads = settings.threads

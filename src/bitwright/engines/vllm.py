@@ -12,6 +12,7 @@ import importlib.util
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,16 +20,35 @@ from bitwright.core.errors import BitwrightError, EnvironmentFault, InputError, 
 from bitwright.engines.server import EngineServer
 
 MEMORY_SIGNS = ("out of memory", "No available memory for the cache blocks", "is less than desired GPU memory")
+SERVED_NAME = "--served-model-name"
 METHODS = ("compressed-tensors", "gptq", "awq", "fp8", "modelopt", "modelopt_fp4", None)  # None: not quantized
 REFUSALS = ("No compressed-tensors compatible scheme was found", "are not supported for now", "Value error")
 
 
 class VllmServer(EngineServer):
-    """A folder of a format that vLLM loads, behind `vllm serve`. Its name is the model's name for clients."""
+    """A folder of a format that vLLM loads, behind `vllm serve`. `flags` are the plan's, beyond address and length.
+
+    The model's name for clients is that of the plan, else the folder's.
+    """
 
     name: ClassVar[str] = "vLLM"
     start_seconds: ClassVar[float] = 1200.0  # loading and compiling
     grace_seconds: ClassVar[float] = 15.0
+
+    def __init__(
+        self,
+        artifact: Path,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        api_key: str | None = None,
+        context: int = 4096,
+        flags: Sequence[str] = (),
+        log: Path | None = None,
+        verbose: bool = False,
+    ) -> None:
+        super().__init__(artifact, host=host, port=port, api_key=api_key, context=context, log=log, verbose=verbose)
+        self.flags = tuple(flags)
 
     def check(self) -> None:
         check_compressed_tensors(self.artifact)
@@ -41,7 +61,10 @@ class VllmServer(EngineServer):
     def command(self) -> list[str]:
         program = find_vllm()
         assert program is not None, "checked before"
-        return [*program, *serve_arguments(self.artifact, host=self.host, port=self.port, context=self.context)]
+        arguments = serve_arguments(self.artifact, host=self.host, port=self.port, context=self.context)
+        if SERVED_NAME in self.flags:
+            arguments = without_flag(arguments, SERVED_NAME)
+        return [*program, *arguments, *self.flags]
 
     def environment(self) -> dict[str, str | None]:
         return {"VLLM_API_KEY": self._api_key}
@@ -62,7 +85,7 @@ def serve_arguments(artifact: Path, *, host: str, port: int, context: int) -> li
     return [
         "serve",
         str(artifact),
-        "--served-model-name",
+        SERVED_NAME,
         artifact.resolve().name,
         "--host",
         host,
@@ -71,6 +94,14 @@ def serve_arguments(artifact: Path, *, host: str, port: int, context: int) -> li
         "--max-model-len",
         str(context),
     ]
+
+
+def without_flag(words: Sequence[str], name: str) -> list[str]:
+    """A line without a flag and its value."""
+    if name not in words:
+        return [*words]
+    place = [*words].index(name)
+    return [*words[:place], *words[place + 2 :]]
 
 
 def find_vllm() -> list[str] | None:

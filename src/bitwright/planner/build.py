@@ -46,7 +46,8 @@ from bitwright.planner.column_order import with_act_order
 from bitwright.planner.decide import Candidate, Decision, capability_of, decide, named_scheme
 from bitwright.planner.file_size import gguf_file_bytes
 from bitwright.planner.kv_cache import with_kv_cache
-from bitwright.planner.memory import SGLANG, VLLM, fits, overhead_interval, serving_memory
+from bitwright.planner.launch import Serving, launch_line, model_name
+from bitwright.planner.memory import LLAMA_CPP, VLLM, fits, overhead_interval, serving_memory
 from bitwright.planner.observers import with_observer
 from bitwright.planner.overrides import override_reasons, override_tensors
 from bitwright.planner.request import Request, check_request
@@ -114,7 +115,7 @@ def make_plan(
         method=how,
         effort=request.effort, saturate=saturate, overrides=tuple(overrides),
         engine=chosen.candidate.engine,
-        launch=_launch(chosen.candidate, device, context),
+        launch=_launch(facts, chosen.candidate, device, context),
         calibration=calibration or CalibrationPlan(),
         tensors=chosen.tensors,
         file_bytes=_file_bytes(facts, chosen.tensors, chosen.candidate.format),
@@ -218,15 +219,12 @@ def _rounds_inputs(candidate: Candidate) -> bool:
     return isinstance(scheme, IntScheme | MinifloatScheme) and scheme.activations is not None
 
 
-def _launch(candidate: Candidate, device: DeviceFacts, context: int) -> tuple[str, ...]:
-    if candidate.engine == SGLANG:
-        return ("python", "-m", "sglang.launch_server", "--model-path", "{artifact}", "--context-length", str(context))
-    if candidate.engine != VLLM:
-        return ("bitwright", "serve", "{artifact}")
-    line: tuple[str, ...] = ("vllm", "serve", "{artifact}", "--max-model-len", str(context))
-    if candidate.format in FOLDERS:
-        line = (*line, "--dtype", "half")
-    return line if device.count == 1 else (*line, "--tensor-parallel-size", str(device.count))
+def _launch(facts: ModelFacts, candidate: Candidate, device: DeviceFacts, context: int) -> tuple[str, ...]:
+    serving = Serving(
+        engine=candidate.engine, format=candidate.format, name=model_name(facts), device=device, context=context,
+        tensor_parallel=device.count if candidate.engine != LLAMA_CPP else 1,
+    )  # fmt: skip
+    return launch_line(serving)
 
 
 def _file_bytes(facts: ModelFacts, tensors: tuple[TensorPlan, ...], format: ArtifactFormat) -> int:

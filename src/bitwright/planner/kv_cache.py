@@ -20,10 +20,10 @@ from bitwright.facts.cache_scales import CACHE_FORMATS, cache_scale_names
 from bitwright.facts.families import BLOCK
 from bitwright.facts.packed_tensors import parts_of
 from bitwright.facts.stored_tensors import safetensors_bytes
+from bitwright.planner.launch import kv_cache_words
 from bitwright.planner.tensors import bits_per_weight
 
 KINDS = ("fp8",)
-FLAG = ("--kv-cache-dtype", "fp8")  # of vLLM and SGLang
 
 
 def with_kv_cache(plan: Plan, wanted: str | None) -> Plan:
@@ -64,8 +64,9 @@ def with_kv_cache(plan: Plan, wanted: str | None) -> Plan:
         "the cache is rounded where an engine is started with --kv-cache-dtype fp8; "
         "the verdict of `validate` leaves it in full precision"
     )
+    launch = (*plan.launch, *kv_cache_words(plan.engine, wanted))
     return msgspec.structs.replace(
-        plan, kv_cache="fp8", tensors=tensors, memory=memory, launch=(*plan.launch, *FLAG),
+        plan, kv_cache="fp8", tensors=tensors, memory=memory, launch=launch,
         file_bytes=safetensors_bytes(tensors, parts_of(plan.format)), bits_per_weight=bits_per_weight(tensors),
         reasons=(*plan.reasons, reason), warnings=(*plan.warnings, warning),
     )  # fmt: skip

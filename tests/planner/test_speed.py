@@ -272,7 +272,7 @@ def calibrated(**types: tuple[float, float]) -> MachineCalibration:
     return MachineCalibration(
         device="a processor", kind="cpu", cores=2, threads=2, copy_gb_s=20.0, products=(), engine="llama.cpp",
         types=tuple(TypeCost(type=name, decode=cost[0], prefill=cost[1]) for name, cost in types.items()),
-        block_ns=8000.0, token_ns=3.0, attention_ns=0.3, prompt_attention_ns=0.03, seconds=1.0,
+        block_ns=8000.0, token_ns=3.0, attention_ns=19.2, prompt_attention_ns=0.03, seconds=1.0,
         provenance=provenance(),
     )  # fmt: skip
 
@@ -290,7 +290,7 @@ def test_a_calibrated_processor() -> None:
         assert found.source == "calibrated"
         weights = sum(part.weights for part in matrices_of(wish))
         memory = sum(part.bytes for part in matrices_of(wish)) / 20e9
-        attention = 32 * 4096 * 544 * 0.3e-9
+        attention = 32 * 32 * 544 * 19.2e-9
         step = max(weights * 2 * cost.decode * 1e-9, memory) + attention + 32 * (8e-6 + 4096 * 3e-9)
         assert found.user_tokens_per_second.expected == pytest.approx(1 / step, rel=0.01)
         assert found.decode == "memory"

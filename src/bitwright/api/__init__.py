@@ -9,12 +9,14 @@ from bitwright.api.decision import make_plan as plan
 from bitwright.api.importance import imatrix
 from bitwright.api.inspection import inspect
 from bitwright.api.knowledge import facts
+from bitwright.api.machine import calibrate
 from bitwright.api.making import quantize
 from bitwright.api.proof import validate
 from bitwright.api.service import chat, serve
 from bitwright.api.shipment import ship
 
 __all__ = [
+    "calibrate",
     "chat",
     "convert",
     "facts",

@@ -24,8 +24,10 @@ CACHE_VARIABLE = "BITWRIGHT_CACHE"
 
 
 def cache_folder() -> Path:
-    """Where downloads and the demo are kept: `$BITWRIGHT_CACHE`, else `~/.cache/bitwright`."""
-    return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/bitwright").expanduser()
+    """Where downloads, the demo and measurements of machines are kept: `$BITWRIGHT_CACHE`, else
+    `$XDG_CACHE_HOME/bitwright`, else `~/.cache/bitwright`."""
+    named = os.environ.get(CACHE_VARIABLE)
+    return Path(named or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "bitwright").expanduser()
 
 
 def model_folder(model: str | Path, *, progress: Progress = SILENT) -> Path:

@@ -37,6 +37,10 @@ Target = Annotated[
         "for two.",
     ),
 ]
+HereTarget = Annotated[
+    str, typer.Option("--target", metavar="TARGET", help="`auto`: this machine's GPU if it has one; `cpu`.")
+]
+Quick = Annotated[bool, typer.Option("--quick", help="Fewer types and turns: 20 seconds, wider of the mark.")]
 UseCase = Annotated[
     str,
     typer.Option(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bitwright.cli.fact_tables import FactTable
+    from bitwright.core.machine import MachineCalibration
     from bitwright.core.preflight import Preflight
     from bitwright.planner.explain import Explanation
 
@@ -109,6 +110,29 @@ def print_imatrix(record: ImatrixRecord) -> None:
         ("time", format_seconds(record.seconds)),
     ]
     _pairs(_console(), rows)
+
+
+def print_machine(found: MachineCalibration, path: str) -> None:
+    """What was measured of this machine."""
+    rows = [
+        ("machine", found.device if found.cores is None else f"{found.device}, {found.cores} cores"),
+        ("copies", f"{found.copy_gb_s:.1f} GB/s"),
+        *(
+            (f"products of {row.tokens} × {row.inputs} × {row.outputs}", f"{1000 * row.tera_per_second:.0f} GFLOP/s")
+            for row in found.products
+        ),
+        ("engine", found.engine or "none was run"),
+        ("stored", path),
+        ("time", format_seconds(found.seconds)),
+    ]
+    console = _console()
+    _pairs(console, rows)
+    if found.types:
+        _table(
+            console,
+            ("type", "ns a weight, one token", "ns a weight, prompts"),
+            [(cost.type, f"{cost.decode:.4f}", f"{cost.prefill:.4f}") for cost in found.types],
+        )
 
 
 def print_conversion(record: ConversionRecord, out: str) -> None:

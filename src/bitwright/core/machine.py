@@ -32,6 +32,22 @@ class ProductRate(Record, frozen=True, kw_only=True):
     tera_per_second: float
 
 
+class EngineRun(Record, frozen=True, kw_only=True):
+    """Tokens per second of a random model of one type in the engine."""
+
+    type: str
+    hidden: int
+    blocks: int
+    heads: int
+    head_dim: int
+    block_weights: int  # of the matrices of all blocks
+    head_weights: int
+    prompt_tokens: int
+    decode_tokens: int
+    prompt_tokens_s: float
+    decode_tokens_s: float
+
+
 class MachineCalibration(Document, frozen=True, kw_only=True):
     """Of the processor or GPU `device`, under the name that DeviceFacts has for it."""
 
@@ -43,10 +59,11 @@ class MachineCalibration(Document, frozen=True, kw_only=True):
     copy_gb_s: float  # 10^9 bytes read and written per second by a copy that fits in no cache
     products: tuple[ProductRate, ...]
     engine: str = ""  # that the rest was measured in; empty where none ran
+    runs: tuple[EngineRun, ...] = ()  # from which the rest follows (planner/machine_fit.py)
     types: tuple[TypeCost, ...] = ()
     block_ns: float = 0.0  # of a block in each step, beside matrices and attention
     token_ns: float = 0.0  # of a token in a block, times hidden
-    attention_ns: float = 0.0  # decoding: a position, times heads, head_dim and blocks
-    prompt_attention_ns: float = 0.0  # the same for a token of a prompt
+    attention_ns: float = 0.0  # decoding: a position, times heads and blocks
+    prompt_attention_ns: float = 0.0  # for a token of a prompt; times head_dim too
     seconds: float
     provenance: Provenance

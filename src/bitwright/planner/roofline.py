@@ -52,7 +52,8 @@ class Attention:
     """Over the cache: bytes of it that are read, and products of a query with a position (both of q·k and of p·v)."""
 
     bytes: float
-    products: float  # query positions · cached positions · heads · head_dim · blocks
+    rows: float  # query positions · cached positions · heads · blocks
+    products: float  # the same times head_dim
     prompt: bool  # many query positions share what is read
 
 
@@ -158,8 +159,8 @@ class Cores:
 
     def attention(self, attention: Attention) -> Seconds:
         """Queries of a prompt share what is read of the cache; those of several requests share nothing."""
-        cost = self.prompt_attention_ns if attention.prompt else self.attention_ns
-        read, work = attention.bytes / self.bandwidth, NANO * cost * attention.products
+        work = self.prompt_attention_ns * attention.products if attention.prompt else self.attention_ns * attention.rows
+        read, work = attention.bytes / self.bandwidth, NANO * work
         return Seconds(read, work if attention.prompt else 0.0, max(read, work))
 
     def sum_over_devices(self, bytes: float) -> float:

@@ -162,9 +162,10 @@ class _Step:
             seen = min(context, group.window or context)
             kept = group.layers * group.heads * (group.key + group.value) * CACHE_BYTES * share * seen
             width = (group.key + (group.value or group.key)) / 2  # of a latent, values are made too
-            products = group.layers * facts.heads * width * queries * seen
-            attention = Attention(bytes=requests * kept, products=requests * products, prompt=queries > 1)
-            seconds += self.machine.attention(attention)
+            rows = requests * group.layers * facts.heads * queries * seen
+            seconds += self.machine.attention(
+                Attention(bytes=requests * kept, rows=rows, products=rows * width, prompt=queries > 1)
+            )
         return seconds
 
 

@@ -1,0 +1,83 @@
+"""From runs of random models to what a weight, a block and a cached position cost on this machine.
+
+A decoded token takes, and a token of a prompt of P takes,
+    weights · decode + blocks · (block + token · hidden) + attention · context · heads · blocks
+    weights · prefill + head · decode / P + blocks · (block / batch + token · hidden)
+        + prompt attention · P / 2 · heads · head_dim · blocks
+Models with few, large matrices tell types apart; one model with many narrow blocks, run with a short and a long prompt,
+tells attention and the rest of a block. Each needs the other's answer, so both are solved in turn.
+
+Not here: the runs (engines/machine_runs.py), what follows for a model (machines.py, roofline.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from bitwright.core.machine import EngineRun, TypeCost
+
+ROUNDS = 8
+BATCH = 512  # tokens of a prompt that llama.cpp computes at once
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """Nanoseconds, as in MachineCalibration."""
+
+    types: tuple[TypeCost, ...]
+    block: float
+    token: float
+    attention: float
+    prompt_attention: float
+
+
+def fit(large: Sequence[EngineRun], short: EngineRun, long: EngineRun) -> Fit:
+    """`large` has a run for each type; `short` and `long` are of one narrow model, of a type that is among them."""
+    attention = max(0.0, (_decoded(long) - _decoded(short)) / (_rows(short) * (_context(long) - _context(short))))
+    spread = _rows(short) * short.head_dim * (long.prompt_tokens - short.prompt_tokens) / 2
+    prompt_attention = max(0.0, (_prompted(long) - _prompted(short)) / spread)
+    found = Fit(types=(), block=0.0, token=0.0, attention=attention, prompt_attention=prompt_attention)
+    for _ in range(ROUNDS):
+        found = dataclasses.replace(found, types=tuple(_type_cost(run, found) for run in large))
+        cost = next(cost for cost in found.types if cost.type == short.type)
+        found = _besides(short, cost, found)
+    return found
+
+
+def _type_cost(run: EngineRun, found: Fit) -> TypeCost:
+    beside = run.blocks * (found.block + found.token * run.hidden) + found.attention * _context(run) * _rows(run)
+    decode = max(0.0, _decoded(run) - beside) / (run.block_weights + run.head_weights)
+    rest = _prompted(run) - run.head_weights * decode / run.prompt_tokens - _prompt_attention(run, found)
+    beside = run.blocks * (found.block / min(run.prompt_tokens, BATCH) + found.token * run.hidden)
+    return TypeCost(type=run.type, decode=decode, prefill=max(0.0, rest - beside) / run.block_weights)
+
+
+def _besides(run: EngineRun, cost: TypeCost, found: Fit) -> Fit:
+    """What the narrow model takes beside its matrices and attention: with each token, and once a step."""
+    weights = run.block_weights + run.head_weights
+    step = max(0.0, _decoded(run) - weights * cost.decode - found.attention * _context(run) * _rows(run)) / run.blocks
+    matrices = run.block_weights * cost.prefill + run.head_weights * cost.decode / run.prompt_tokens
+    each = max(0.0, _prompted(run) - matrices - _prompt_attention(run, found)) / run.blocks
+    token = min(each, step) / run.hidden
+    return dataclasses.replace(found, token=token, block=step - token * run.hidden)
+
+
+def _prompt_attention(run: EngineRun, found: Fit) -> float:
+    return found.prompt_attention * run.prompt_tokens / 2 * _rows(run) * run.head_dim
+
+
+def _rows(run: EngineRun) -> int:
+    return run.heads * run.blocks
+
+
+def _context(run: EngineRun) -> float:
+    return run.prompt_tokens + run.decode_tokens / 2
+
+
+def _decoded(run: EngineRun) -> float:
+    return 1e9 / run.decode_tokens_s
+
+
+def _prompted(run: EngineRun) -> float:
+    return 1e9 / run.prompt_tokens_s

@@ -8,6 +8,8 @@ from pathlib import Path
 from bitwright.cli.fact_tables import (
     FactTable,
     device_table,
+    engine_table,
+    gone_table,
     method_table,
     model_table,
     type_table,
@@ -15,7 +17,7 @@ from bitwright.cli.fact_tables import (
 )
 from bitwright.facts.catalogue import catalogue
 from bitwright.facts.device_rows import hardware_rows
-from bitwright.facts.sheets import MethodSheet, sheet
+from bitwright.facts.sheets import EngineSheet, MethodSheet, sheet
 from bitwright.facts.workloads import workloads
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "facts.md"
@@ -35,7 +37,7 @@ bitwright facts engines vllm        bitwright facts methods
 |---|---|---|
 | hardware | `src/bitwright/facts/hardware.toml` | `--target`, memory, speed, cost |
 | models | `src/bitwright/facts/catalogue.toml` | `bitwright plan NAME`, without a download |
-| engines | `src/bitwright/facts/engine_kernels.toml` | [which kernel](preflight.md) runs a type |
+| engines | `src/bitwright/facts/engine_kernels.toml` and its like | [which kernel](preflight.md) runs a type; launch lines |
 | methods | `src/bitwright/facts/methods.toml` | `--method` |
 | workloads | `src/bitwright/facts/workloads.toml` | lengths and requests at once, where nothing is said |
 """
@@ -70,6 +72,13 @@ models whose architecture this version neither quantizes nor predicts, such as L
 
 heads: of queries and of keys with values.
 """
+ENGINES = """
+## Engines
+
+`bitwright facts engines vllm` prints all about one: every kernel in the order in which the engine looks for one, flags
+with what they are for, metrics with their former names. Read in sources and from the engines' own parsers; no kernel
+was measured. Flags that engines no longer know, and what to write instead:
+"""
 METHODS = """
 ## Methods and types
 """
@@ -94,12 +103,14 @@ def main(arguments: list[str]) -> int:
 
 def render() -> str:
     """Head, and a section for each topic that is not too long for a page."""
-    methods = sheet("methods")
+    methods, engines = sheet("methods"), sheet("engines")
     assert isinstance(methods, MethodSheet)
+    assert isinstance(engines, EngineSheet)
     parts = [
         HEAD,
         HARDWARE, _markdown(device_table([*hardware_rows().values()])),
         MODELS, _markdown(model_table([*catalogue().values()])),
+        ENGINES, _markdown(gone_table(engines.engines)), _markdown(engine_table(engines.engines)),
         METHODS, _markdown(method_table(methods.methods)), _markdown(type_table(methods.formats)),
         WORKLOADS, _markdown(workload_table([*workloads().values()])),
     ]  # fmt: skip

@@ -41,8 +41,9 @@ def test_a_document_reads_back(capsys: Capture, topic: str) -> None:
         (("hardware", "h200"), ["INT8 1979", "4800 GB/s", "3.45-6.30 $/h", "NVIDIA H200 datasheet"]),
         (("models",), [*catalogue()]),
         (("models", "qwen3-30b-a3b"), ["30,532,122,624", "moe_intermediate_size", "Qwen/Qwen3-30B-A3B"]),
-        (("engines",), [row.kernel for row in kernels()]),
-        (("engines", "llama.cpp"), ["llama.cpp"]),
+        (("engines",), ["vllm", "sglang", "llama.cpp", "transformers", "/metrics"]),
+        (("engines", "vllm"), [row.kernel for row in kernels() if row.engine.startswith("vLLM")]),
+        (("engines", "vLLM"), ["--tensor-parallel-size", "--swap-space", "vllm:kv_cache_usage_perc"]),
         (("methods",), [*get_args(Method), "FP8_DYNAMIC", "Q4_K_M"]),
         (("methods", "awq"), ["arXiv:2306.00978"]),
         (("workloads",), ["chat", "rag", "4096"]),
@@ -57,7 +58,7 @@ def test_tables_hold_every_row(capsys: Capture, words: tuple[str, ...], told: li
 
 def test_names_narrow_a_table(capsys: Capture) -> None:
     answer = run_main(capsys, "facts", "engines", "vllm", "--json")
-    assert [row["engine"] for row in json.loads(answer.out)["engines"]] == ["vLLM 0.32"]
+    assert [row["engine"] for row in json.loads(answer.out)["engines"]] == ["vllm"]
     answer = run_main(capsys, "facts", "models", "Mistral-Nemo", "--json")
     assert [row["id"] for row in json.loads(answer.out)["models"]] == ["mistral-nemo-12b"]
 

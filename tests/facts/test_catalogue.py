@@ -18,6 +18,7 @@ from bitwright.facts.families import FAMILIES
 from bitwright.facts.hardware import find_device
 from bitwright.facts.latent_attention import LATENT_ATTENTION
 from bitwright.facts.model import model_facts
+from bitwright.facts.stacks import stacked
 from bitwright.facts.vision import VISION_FAMILIES
 from bitwright.planner.build import make_plan
 from checkpoints import MIXTURES, write_checkpoint
@@ -78,16 +79,17 @@ def test_facts_equal_those_of_a_checkpoint(tmp_path: Path, family: str) -> None:
 def test_stacked_experts_take_the_bytes_of_single_ones(tmp_path: Path, family: str, wish: tuple[str, str]) -> None:
     read = model_facts(write_checkpoint(tmp_path / "model", family))
     made = catalogue_facts(row_like(tmp_path / "model", family))
-    assert len(made.tensors) < len(read.tensors)
-    bytes_of = [
-        sum(
-            tensor.bytes
-            for tensor in make_plan(facts, GPU, use_case="chat", format=wish[0], type=wish[1], group_size=32).tensors
-        )
-        for facts in (read, made)
+    stack = stacked(read)
+    assert len(made.tensors) == len(stack.tensors) < len(read.tensors)
+    assert stacked(made) is made
+    plans = [
+        make_plan(facts, GPU, use_case="chat", format=wish[0], type=wish[1], group_size=32)
+        for facts in (read, made, stack)
     ]
-    # weight_shape says the shape of each matrix once; a stack has one for all
-    assert bytes_of[0] == bytes_of[1]
+    sizes = [sum(tensor.bytes for tensor in plan.tensors) for plan in plans]
+    assert sizes[0] == sizes[1] == sizes[2]
+    kinds = [{(tensor.name, tensor.scheme) for tensor in plan.tensors} for plan in plans]
+    assert kinds[1] == kinds[2] <= kinds[0]
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=list(ROWS))

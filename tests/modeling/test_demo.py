@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from bitwright.core.errors import EnvironmentFault, UsageError
+from bitwright.facts.catalogue import catalogue, catalogue_facts
+from bitwright.facts.model import model_facts
 from bitwright.modeling import demo
 
 MARKER = {"model": "SmolLM2-135M-Instruct", "shape": "base", "seed": 0, "recipe": 1}
@@ -116,6 +118,9 @@ def test_the_real_demo_is_the_original_off_its_grid(
     assert config["architectures"] == ["LlamaForCausalLM"]
     assert (config["hidden_size"], config["tie_word_embeddings"]) == ((576, True) if shape == "base" else (768, False))
     assert not {key for key in config if "name_or_path" in key}
+    if shape == "base":  # the catalogue's row of the same model has these very tensors
+        named = {tensor.name: tensor.shape for tensor in catalogue_facts(catalogue()["smollm2-135m"]).tensors}
+        assert {tensor.name: tensor.shape for tensor in model_facts(folder).tensors} == named
     weights = load_file(folder / "model.safetensors")
     assert {value.dtype for value in weights.values()} == {torch.bfloat16}
     matrices = {name: value for name, value in weights.items() if value.ndim == 2}

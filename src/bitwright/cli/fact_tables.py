@@ -43,7 +43,7 @@ def fact_tables(sheet: Sheet) -> tuple[FactTable, ...]:
     if isinstance(sheet, ModelSheet):
         return (model_pairs(sheet.models[0]) if len(sheet.models) == 1 else model_table(sheet.models),)
     if isinstance(sheet, EngineSheet):
-        return tuple(table for engine in sheet.engines for table in engine_tables(engine))
+        return engine_tables(sheet.engines[0]) if len(sheet.engines) == 1 else (engine_table(sheet.engines),)
     if isinstance(sheet, MethodSheet):
         methods = method_pairs(sheet.methods[0]) if len(sheet.methods) == 1 else method_table(sheet.methods)
         return methods, type_table(sheet.formats)
@@ -110,15 +110,47 @@ def model_pairs(row: CatalogueRow) -> FactTable:
     return _pairs(pairs)
 
 
-def engine_tables(engine: EngineRows) -> tuple[FactTable, ...]:
-    """Kernels in the order in which the engine looks, and what happens where none matches."""
-    head = (engine.engine, "type", "inputs", "devices", "kernel", "", "because")
-    kernels = FactTable(head, tuple(
-        (", ".join(row.formats), _scheme(row), row.inputs, _devices(row), row.kernel, row.how, row.because)
-        for row in engine.kernels
+def engine_table(rows: Sequence[EngineRows]) -> FactTable:
+    """What is known of each engine; by name there is more."""
+    head = ("engine", "version", "formats", "kernels", "flags", "gone", "port", "health", "metrics")
+    return FactTable(head, tuple(
+        (row.engine, _version(row), ", ".join(dict.fromkeys(name for kernel in row.kernels for name in kernel.formats)),
+         str(len(row.kernels)), str(sum(not flag.removed for flag in row.flags)),
+         str(sum(bool(flag.removed) for flag in row.flags)), *_doors(row))
+        for row in rows
     ))  # fmt: skip
-    rest = tuple((", ".join(row.formats), row.because) for row in engine.otherwise)
-    return (kernels, FactTable((f"{engine.engine}, all else", "because"), rest)) if rest else (kernels,)
+
+
+def engine_tables(row: EngineRows) -> tuple[FactTable, ...]:
+    """All about one engine: doors, kernels, what happens where none matches, flags, flags that are gone, metrics."""
+    port, health, scrape = _doors(row)
+    doors = _pairs(
+        [("engine", f"{row.engine} {_version(row)}".strip()), ("port", port), ("health", health), ("metrics", scrape)]
+    )
+    head = ("formats", "type", "inputs", "devices", "kernel", "", "because")
+    kernels = FactTable(head, tuple(
+        (", ".join(kernel.formats), _scheme(kernel), kernel.inputs, _devices(kernel), kernel.kernel, kernel.how,
+         kernel.because)
+        for kernel in row.kernels
+    ))  # fmt: skip
+    rest = FactTable(
+        ("all else of", "because"), tuple((", ".join(other.formats), other.because) for other in row.otherwise)
+    )
+    flags = FactTable(("flag", "for", "values", "default"), tuple(
+        (flag.name, flag.purpose, flag.values, flag.default) for flag in row.flags if not flag.removed
+    ))  # fmt: skip
+    metrics = FactTable(("metric", "measures", "was"), tuple(
+        (metric.name, metric.measures, ", ".join(metric.was)) for metric in row.metrics
+    ))  # fmt: skip
+    return tuple(table for table in (doors, kernels, rest, flags, gone_table([row]), metrics) if table.rows)
+
+
+def gone_table(rows: Sequence[EngineRows]) -> FactTable:
+    """Flags that engines no longer know."""
+    head = ("engine", "flag that is gone", "since", "instead")
+    return FactTable(head, tuple(
+        (row.engine, flag.name, flag.removed, flag.instead) for row in rows for flag in row.flags if flag.removed
+    ))  # fmt: skip
 
 
 def method_table(rows: Sequence[MethodRow]) -> FactTable:
@@ -183,6 +215,20 @@ def _experts(row: CatalogueRow) -> str:
     keys = ("num_local_experts", "num_experts", "n_routed_experts")
     count = next((row.config[key] for key in keys if key in row.config), None)
     return "" if count is None else f"{row.config['num_experts_per_tok']} of {count}"
+
+
+def _version(row: EngineRows) -> str:
+    """The version whose kernels were looked up."""
+    return ", ".join(dict.fromkeys(kernel.engine.partition(" ")[2] for kernel in row.kernels))
+
+
+def _doors(row: EngineRows) -> tuple[str, str, str]:
+    """Port, path of health, path of metrics."""
+    door = row.endpoint
+    if door is None:
+        return "", "", ""
+    needs = f" with {door.needs}" if door.needs else ""
+    return str(door.port), door.health, f"{door.metrics}{needs}" if door.metrics else ""
 
 
 def _scheme(row: Kernel) -> str:

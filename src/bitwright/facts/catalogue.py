@@ -4,8 +4,7 @@ A row holds keys of the model's config.json. They go through the same code as a 
 are those that the dimensions imply, so that everything in the planner works as on a folder. There is no weight behind
 them: `ModelFacts.catalogue` names the checkpoint that has them.
 
-Ten thousands of experts would make a plan take seconds: the matrices of all experts of one kind in a block are one
-tensor here, under the name of the first expert's, with the experts as its first dimension. Bytes are the same.
+All experts of one kind in a block are one tensor (stacks.py).
 
 Not here: MODEL as people write it (api/models.py).
 Sources: config.json and the parameter counts of the models on the Hugging Face hub, by `hub` of each row.

@@ -36,7 +36,7 @@ def latent_facts(config: dict[str, Any], where: Path) -> ModelFacts:
 
 
 def latent_shapes(facts: ModelFacts, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Every tensor with its shape, in the order of the forward pass; experts as in catalogue.py."""
+    """Every tensor with its shape, in the order of the forward pass; experts as in stacks.py."""
     assert facts.experts is not None
     query, latent = config["q_lora_rank"], config["kv_lora_rank"]
     plain, rotary, value = config["qk_nope_head_dim"], config["qk_rope_head_dim"], config["v_head_dim"]

@@ -17,6 +17,7 @@ from bitwright.core.schemes import GGML_FLOATS, INT_BITS
 from bitwright.facts.catalogue import CatalogueRow, catalogue
 from bitwright.facts.compressed_types import COMPRESSED_TYPES
 from bitwright.facts.device_rows import HardwareRow, hardware_rows
+from bitwright.facts.engine_flags import Endpoint, EngineFlag, Metric, endpoints, engine_flags, metrics
 from bitwright.facts.engine_kernels import Kernel, Otherwise, engines_of, kernels, otherwise
 from bitwright.facts.float_folders import TYPES as FLOAT_FOLDER_TYPES
 from bitwright.facts.folder_types import BITSANDBYTES_TYPES, GPTQ_BITS
@@ -48,11 +49,14 @@ class FormatTypes(Record, frozen=True, kw_only=True):
 
 
 class EngineRows(Record, frozen=True, kw_only=True):
-    """Rows of one engine, in the order in which it looks for a kernel."""
+    """All about one engine; kernels in the order in which it looks for one."""
 
     engine: str
+    endpoint: Endpoint | None
     kernels: tuple[Kernel, ...]
     otherwise: tuple[Otherwise, ...]
+    flags: tuple[EngineFlag, ...]
+    metrics: tuple[Metric, ...]
 
 
 class HardwareSheet(Document, frozen=True, kw_only=True):
@@ -116,16 +120,24 @@ def _workloads(name: str | None) -> WorkloadSheet:
 
 
 def _engines(name: str | None) -> EngineSheet:
-    names = [row.engine for row in kernels()] + [row.engine for row in otherwise()]
+    names = [*map(engine_of, kernels()), *map(engine_of, otherwise()), *(row.engine for row in engine_flags())]
     found = [
         EngineRows(
             engine=engine,
-            kernels=tuple(row for row in kernels() if row.engine == engine),
-            otherwise=tuple(row for row in otherwise() if row.engine == engine),
+            endpoint=endpoints().get(engine),
+            kernels=tuple(row for row in kernels() if engine_of(row) == engine),
+            otherwise=tuple(row for row in otherwise() if engine_of(row) == engine),
+            flags=tuple(row for row in engine_flags() if row.engine == engine),
+            metrics=tuple(row for row in metrics() if row.engine == engine),
         )
         for engine in dict.fromkeys(names)
     ]
-    return EngineSheet(engines=_chosen("engines", found, lambda row: (row.engine.casefold(),), name))
+    return EngineSheet(engines=_chosen("engines", found, lambda row: (row.engine,), name))
+
+
+def engine_of(row: Kernel | Otherwise) -> str:
+    """The engine of a row of kernels, which names its version too, as rows of flags name it."""
+    return row.engine.casefold().split()[0]
 
 
 def _methods(name: str | None) -> MethodSheet:

@@ -26,6 +26,7 @@ from bitwright.facts.families import FAMILIES, gguf_name, is_block_linear
 from bitwright.facts.folder_types import FolderScheme
 from bitwright.facts.gguf_mixtures import ggml_types
 from bitwright.facts.packed_tensors import parts_of
+from bitwright.facts.stacks import counted_experts
 
 FLOATS: dict[str, FloatDtype] = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 
@@ -88,11 +89,11 @@ def float_tensors(facts: ModelFacts, scheme: FloatScheme) -> tuple[TensorPlan, .
 
 def in_order(facts: ModelFacts) -> list[TensorFacts]:
     """The tensors in the order of the forward pass, whatever their order in the files."""
-    if facts.catalogue:  # made in this order, and all experts of a kind are one
+    if facts.catalogue:  # made in this order
         return list(facts.tensors)
     found = {tensor.name: tensor for tensor in facts.tensors}
-    family = FAMILIES[facts.family]
-    return [found[name] for name in family.all_tensors(facts.layers, tied=facts.tied, experts=facts.experts)]
+    family, experts = FAMILIES[facts.family], counted_experts(facts)
+    return [found[name] for name in family.all_tensors(facts.layers, tied=facts.tied, experts=experts)]
 
 
 def fitting_group_sizes(facts: ModelFacts) -> list[int]:

@@ -72,9 +72,13 @@ def test_facts_equal_those_of_a_checkpoint(tmp_path: Path, family: str) -> None:
     assert {tensor.name: (tensor.shape, tensor.dtype, tensor.bytes) for tensor in made.tensors} == held
 
 
-@pytest.mark.parametrize(
-    "wish", [("compressed-tensors", "FP8_DYNAMIC"), ("compressed-tensors", "W4A16"), ("gguf", "Q4_0")]
-)
+STACKED_WISHES = [
+    ("compressed-tensors", "FP8_DYNAMIC"), ("compressed-tensors", "W4A16"), ("compressed-tensors", "NVFP4"),
+    ("gguf", "Q4_0"), ("fp8", "FP8_BLOCK"), ("fp8", "FP8"), ("modelopt", "NVFP4"), ("modelopt", "FP8"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wish", STACKED_WISHES, ids=" ".join)
 @pytest.mark.parametrize("family", MIXTURES)
 def test_stacked_experts_take_the_bytes_of_single_ones(tmp_path: Path, family: str, wish: tuple[str, str]) -> None:
     read = model_facts(write_checkpoint(tmp_path / "model", family))

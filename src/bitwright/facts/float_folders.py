@@ -109,12 +109,12 @@ def _folder_notes(format: ArtifactFormat, scheme: MinifloatScheme, facts: ModelF
         return []
     if scheme.scaling != "block":
         return ["transformers 5.23 reads fp8 folders per block only, vLLM and SGLang read those per matrix too"]
-    ragged = [t for t in facts.tensors if is_block_linear(t.name) and any(size % FP8_BLOCK for size in t.shape)]
+    ragged = [t for t in facts.tensors if is_block_linear(t.name) and any(size % FP8_BLOCK for size in t.shape[-2:])]
     if not ragged:
         return []
     return [
         (
-            f"`{ragged[0].name}` is {' x '.join(map(str, ragged[0].shape))}, no whole blocks of 128 x 128: "
+            f"`{ragged[0].name}` is {' x '.join(map(str, ragged[0].shape[-2:]))}, no whole blocks of 128 x 128: "
             "transformers refuses or misreads it, and vLLM wants whole blocks of every part of a fused matrix; "
             "--format compressed-tensors --type FP8_DYNAMIC has no blocks"
         )

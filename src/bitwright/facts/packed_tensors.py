@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from bitwright.core.plan import ArtifactFormat, TensorPlan
 from bitwright.core.schemes import BNB_STATE_BYTES, CodebookScheme, FloatScheme, Int8RowScheme, IntScheme
 from bitwright.facts.float_folders import fp8_parts, modelopt_parts
@@ -97,5 +99,6 @@ def state_key(scheme: CodebookScheme) -> str:
 def _parts(entry: TensorPlan, quantized: Callable[[TensorPlan], Parts]) -> tuple[StoredPart, ...]:
     if isinstance(entry.scheme, FloatScheme):
         return (StoredPart(entry.stored_name, STORED_DTYPES[entry.scheme.dtype], entry.shape),)
-    module = entry.name.removesuffix(".weight")
-    return tuple(StoredPart(f"{module}.{name}", *kind) for name, kind in quantized(entry).items())
+    module, (*experts, rows, columns) = entry.name.removesuffix(".weight"), entry.shape
+    parts = quantized(msgspec.structs.replace(entry, shape=(rows, columns)) if experts else entry)  # stacks.py
+    return tuple(StoredPart(f"{module}.{name}", dtype, (*experts, *shape)) for name, (dtype, shape) in parts.items())

@@ -53,7 +53,7 @@ def stored_parts(entry: TensorPlan) -> tuple[StoredPart, ...]:
     """Everything that one planned tensor takes in the file."""
     if isinstance(entry.scheme, FloatScheme):
         return (StoredPart(entry.stored_name, STORED_DTYPES[entry.scheme.dtype], entry.shape),)
-    *experts, rows, columns = entry.shape  # a catalogue's: all experts of a kind at once
+    *experts, rows, columns = entry.shape  # stacks.py
     module = entry.stored_name.removesuffix(".weight")
     parts = quantized_parts(entry.scheme, rows, columns)
     return tuple(StoredPart(f"{module}.{name}", dtype, (*experts, *shape)) for name, (dtype, shape) in parts.items())

@@ -16,7 +16,7 @@ def test_nothing_of_the_plan_is_left_unsaid() -> None:
     told = explain(plan)
     assert sum(count for _, count, _, _ in told.types) == len(plan.tensors)
     assert sum(parameters for _, _, parameters, _ in told.types) == plan.model.parameters
-    assert sum(size for _, _, _, size in told.types) == plan.memory.weights
+    assert sum(size for _, _, _, size in told.types) == sum(tensor.bytes for tensor in plan.tensors)
     assert [size for *_, size in told.types] == sorted((size for *_, size in told.types), reverse=True)
     assert len(told.reasons) == len(plan.reasons)
     text = "\n".join(explain_lines(plan))

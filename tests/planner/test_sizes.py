@@ -39,7 +39,8 @@ def test_bytes_are_those_of_the_gguf_package(preset: str, family: str, layers: i
         assert tensor.bytes == math.prod(tensor.shape) // elements * size
     total = sum(tensor.bytes for tensor in plan.tensors)
     assert plan.bits_per_weight == pytest.approx(8 * total / facts.parameters)
-    assert plan.memory.weights == total < plan.file_bytes
+    assert total < plan.file_bytes
+    assert total <= plan.memory.weights < 2 * total, "llama.cpp holds some types twice"
 
 
 @settings(deadline=None)

@@ -23,6 +23,12 @@ class Interval(Record, frozen=True, kw_only=True):
             rests_on=self.rests_on,
         )  # fmt: skip
 
+    def plus(self, amount: float) -> Interval:
+        """All three and a figure that is known."""
+        return Interval(
+            expected=self.expected + amount, low=self.low + amount, high=self.high + amount, rests_on=self.rests_on
+        )
+
     def times(self, factor: float) -> Interval:
         """All three by a factor that is not negative."""
         return Interval(

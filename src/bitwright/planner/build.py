@@ -47,7 +47,7 @@ from bitwright.planner.decide import Candidate, Decision, capability_of, decide,
 from bitwright.planner.file_size import gguf_file_bytes
 from bitwright.planner.kv_cache import with_kv_cache
 from bitwright.planner.launch import Serving, launch_line, model_name
-from bitwright.planner.memory import LLAMA_CPP, VLLM, fits, overhead_interval, serving_memory
+from bitwright.planner.memory import LLAMA_CPP, VLLM, fits, serving_memory
 from bitwright.planner.observers import with_observer
 from bitwright.planner.overrides import override_reasons, override_tensors
 from bitwright.planner.request import Request, check_request
@@ -153,11 +153,9 @@ def _first_that_fits(
             hint="use a smaller --context, a smaller model, or another --target",
         )
     memory = sized.memory
-    low, high = overhead_interval(facts, device, engine=sized.candidate.engine)
     because = (
         f"{format_bytes(memory.weights)} of weights, {format_bytes(memory.kv_cache)} of keys and values at "
-        f"{context} tokens and {format_bytes(low)} to {format_bytes(high)} of overhead, of "
-        f"{format_bytes(memory.available)}"
+        f"{context} tokens and up to {format_bytes(memory.overhead)} beside them, of {format_bytes(memory.available)}"
     )
     first = decision.candidates[0]
     if sized.candidate is not first:
@@ -182,7 +180,7 @@ def _sized(
         else:
             tensors = (*linear_tensors(facts, candidate.scheme, candidate.format), *vision_tensors(facts, parts))
     tensors = override_tensors(facts, tensors, candidate.format, overrides, partial(named_scheme, facts, candidate))
-    memory = serving_memory(facts, tensors, device, engine=candidate.engine, context=context)
+    memory = serving_memory(facts, tensors, device, engine=candidate.engine, format=candidate.format, context=context)
     return _Sized(candidate=candidate, tensors=tensors, memory=memory)
 
 
@@ -293,7 +291,9 @@ def with_types(plan: Plan, schemes: Mapping[str, WeightScheme], budget: Budget) 
         because=f"{because}, {budget.predicted_kl:.4f} nats of KL per token predicted",
         source="gradients of the model on the calibration text; docs/methods/budget.md",
     )
-    memory = serving_memory(plan.model, tensors, plan.device, engine=plan.engine, context=plan.memory.context)
+    memory = serving_memory(
+        plan.model, tensors, plan.device, engine=plan.engine, format=plan.format, context=plan.memory.context
+    )
     return msgspec.structs.replace(
         plan,
         type=plan.type if plan.type.endswith(MIXED) else f"{plan.type}{MIXED}",

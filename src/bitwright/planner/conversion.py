@@ -45,6 +45,6 @@ def conversion_plan(
         model=facts, device=device, use_case="chat", format=format, type=type, method=method, engine=engine,
         launch=launch_line(serving), calibration=calibration or CalibrationPlan(), tensors=tensors, file_bytes=size,
         bits_per_weight=bits_per_weight(tensors),
-        memory=serving_memory(facts, tensors, device, engine=engine, context=context),
+        memory=serving_memory(facts, tensors, device, engine=engine, format=format, context=context),
         reasons=(Reason(choice=format, because=f"converted from {source}: the same integers", source="the request"),),
     )  # fmt: skip

@@ -19,9 +19,11 @@ from bitwright.core.plan import DeviceFacts, ModelFacts
 from bitwright.facts.folder_types import FOLDERS
 from bitwright.planner.decide import capability_of
 from bitwright.planner.deployment import SIXTEEN_BIT, Deployment
-from bitwright.planner.memory import SGLANG, VLLM
+from bitwright.planner.engine_names import LMDEPLOY as LMDEPLOY
+from bitwright.planner.engine_names import OLLAMA as OLLAMA
+from bitwright.planner.engine_names import SGLANG, VLLM
+from bitwright.planner.engine_names import TENSORRT_LLM as TENSORRT_LLM
 
-TENSORRT_LLM, LMDEPLOY, OLLAMA = "tensorrt-llm", "lmdeploy", "ollama"
 ARTIFACT = "{artifact}"  # stands for the path in every line
 HOST = "127.0.0.1"  # whoever opens it to others gives it a key, too
 AMPERE = (8, 0)  # from here on there is bfloat16

@@ -1,56 +1,59 @@
-"""Bytes that serving takes: weights exactly, the cache of keys and values exactly, the rest as an interval.
+"""Whether a plan's artifact can be served on its devices: the prediction for one request at the context that was asked.
 
-    kv_cache = 2 · layers · key-value heads · head_dim · 2 bytes · context, for one request at full length
-Overhead is what engines add: vLLM 1 to 2 GB per device (contexts, graphs, activations); llama.cpp little more than the
-logits of one micro-batch in float32. The fit is judged at the upper end, and nine tenths of a device's memory count as
-available: a little less than vLLM takes by default (0.92), and about what an operating system leaves.
+The bytes are those of serving_memory.py; here one device's become those of all, the rest at its upper end.
 
 Not here: which candidate is taken when one does not fit (decide.py).
-Sources: decision framework handbook, step 1; vLLM 0.32 CacheConfig.gpu_memory_utilization; llama.cpp default n_ubatch.
+Sources: decision framework handbook, step 1; those of serving_memory.py.
 """
 
 from __future__ import annotations
 
+from bitwright.core.choices import ArtifactFormat
 from bitwright.core.plan import DeviceFacts, Memory, ModelFacts, TensorPlan
-from bitwright.core.units import MIB
-
-LLAMA_CPP, VLLM, SGLANG = "llama.cpp", "vllm", "sglang"
-CACHE_BYTES = 2
-MICRO_BATCH = 512
-VLLM_OVERHEAD = (10**9, 2 * 10**9)
-LLAMA_CPP_BASE = (64 * MIB, 256 * MIB)
-AVAILABLE_SHARE = (9, 10)
+from bitwright.core.ranking import DeviceMemory
+from bitwright.core.target import QualityFloor, Target, Workload
+from bitwright.facts.engine_kernels import Kernel
+from bitwright.planner.deployment import Deployment
+from bitwright.planner.engine_names import LLAMA_CPP as LLAMA_CPP
+from bitwright.planner.engine_names import SGLANG as SGLANG
+from bitwright.planner.engine_names import VLLM as VLLM
+from bitwright.planner.serving_memory import device_memory
 
 
 def serving_memory(
-    facts: ModelFacts, tensors: tuple[TensorPlan, ...], device: DeviceFacts, *, engine: str, context: int
-) -> Memory:
-    """Predicted bytes on all devices together, overhead at its upper end."""
-    weights = sum(tensor.bytes for tensor in tensors)
-    cache = kv_cache_bytes(facts, context)
-    _, overhead = overhead_interval(facts, device, engine=engine)
-    part, whole = AVAILABLE_SHARE
+    facts: ModelFacts, tensors: tuple[TensorPlan, ...], device: DeviceFacts, *, engine: str, format: ArtifactFormat,
+    context: int,
+) -> Memory:  # fmt: skip
+    """Predicted bytes on all devices together, the largest step and the engine's own at their upper ends."""
+    one = one_request(facts, tensors, device, engine=engine, format=format, context=context)
+    overhead = int((one.activations + one.overhead).high)
     return Memory(
-        weights=weights,
-        kv_cache=cache,
-        overhead=overhead,
-        total=weights + cache + overhead,
-        available=device.memory_bytes * device.count * part // whole,
+        weights=one.weights * device.count,
+        kv_cache=one.kv_cache * device.count,
+        overhead=overhead * device.count,
+        total=(one.weights + one.kv_cache + overhead) * device.count,
+        available=one.available * device.count,
         context=context,
     )
 
 
-def kv_cache_bytes(facts: ModelFacts, context: int) -> int:
-    """Keys and values of one request of `context` tokens, in 16 bits."""
-    return 2 * facts.layers * facts.kv_heads * facts.head_dim * CACHE_BYTES * context
-
-
-def overhead_interval(facts: ModelFacts, device: DeviceFacts, *, engine: str) -> tuple[int, int]:
-    """Least and most bytes that an engine adds to weights and cache."""
-    if engine in (VLLM, SGLANG):  # SGLang's are taken to be like vLLM's
-        return VLLM_OVERHEAD[0] * device.count, VLLM_OVERHEAD[1] * device.count
-    logits = MICRO_BATCH * facts.vocab * 4
-    return LLAMA_CPP_BASE[0] + logits, LLAMA_CPP_BASE[1] + logits
+def one_request(
+    facts: ModelFacts, tensors: tuple[TensorPlan, ...], device: DeviceFacts, *, engine: str, format: ArtifactFormat,
+    context: int, kernel: Kernel | None = None,
+) -> DeviceMemory:  # fmt: skip
+    """Of one device, where one request has all devices to itself. llama.cpp spreads blocks, all others matrices."""
+    blocks = engine == LLAMA_CPP
+    alone = Workload(load="chat", prompt_tokens=context - 1, output_tokens=1, concurrency=1)
+    return device_memory(
+        Deployment(
+            facts=facts, type="", format=format, tensors=tensors, engine=engine, kernel=kernel,
+            target=Target(
+                device=device, workload=alone, context=context,
+                floor=QualityFloor(use_case="chat", perplexity_delta=0.0, kl_mean=0.0),
+            ),
+            pipeline_parallel=device.count if blocks else 1, tensor_parallel=1 if blocks else device.count,
+        )
+    )  # fmt: skip
 
 
 def fits(memory: Memory) -> bool:

@@ -1,1 +1,0 @@
-"""What is wrong with a plan, a launch line or a manifest."""

@@ -28,6 +28,7 @@ from bitwright.modeling.stages import run_repeated, run_staged
 from bitwright.modeling.walk import Walker
 from bitwright.pipeline.block_inputs import BlockInputs, TokenWeights
 from bitwright.pipeline.distill import distill_block
+from bitwright.pipeline.hidden import HiddenStates
 from bitwright.pipeline.input_ranges import InputRanges, stored_element, stored_elements
 from bitwright.pipeline.rescale import divide_norm, scaling_note, smoothed_groups, stored_dtype, weight_of
 from bitwright.pipeline.rows import HeldRows, StoredRows, parts
@@ -42,27 +43,22 @@ PAUSED_BYTES = 1 << 30  # of all batches that stand in a block; what would be mo
 
 
 def quantize_block(
-    shop: Workshop, walker: Walker, index: int, hidden_WTH: torch.Tensor | None
-) -> tuple[tuple[TensorRecord, ...], torch.Tensor | None]:
+    shop: Workshop, walker: Walker, index: int, hidden: HiddenStates | None
+) -> tuple[tuple[TensorRecord, ...], HiddenStates | None]:
     """One decoder block. Without hidden states (an artifact all in floating point) tensors are only cast.
 
-    `hidden_WTH` are used up: the outputs may take their place.
+    Returns its records, and the hidden states behind it.
     """
     names = [name for name in shop.plans if name.startswith(BLOCK.format(layer=index))]
-    if hidden_WTH is None:
+    if hidden is None:
         return tuple(write_tensor(shop, name) for name in names), None
     cached = [name for name in names if is_cache_scale(name)]
     walker.cache_peaks = _cache_peaks(shop) if cached else None
     bench = _Bench(shop, walker, index, [name for name in names if name not in cached])
-    batches = torch.split(hidden_WTH, windows_at_once(shop.source.facts, hidden_WTH.shape[1]))
-    if shop.method == "zeroquant":
-        hidden_WTH = bench.train(batches)
-    elif shop.method == "gptq":
-        hidden_WTH = bench.feed_back(hidden_WTH, batches)
-    else:
-        hidden_WTH = bench.round(hidden_WTH, batches)
+    steps = {"zeroquant": bench.train, "gptq": bench.feed_back}
+    behind = steps.get(shop.method, bench.round)(hidden)
     records = bench.records | write_cache_scales(shop, walker.cache_peaks, cached)
-    return tuple(records[name] for name in names), hidden_WTH
+    return tuple(records[name] for name in names), behind
 
 
 class _Bench:
@@ -80,21 +76,23 @@ class _Bench:
             reduced=shop.reduced, act_order=shop.act_order, ranges=self._ranges,
         )  # fmt: skip
 
-    def round(self, hidden_WTH: torch.Tensor, batches: Sequence[torch.Tensor]) -> torch.Tensor:
+    def round(self, hidden: HiddenStates) -> HiddenStates:
         """Nothing is fed back: one pass of the bare block has seen all that is needed, but for histograms."""
+        batches = self._batches(hidden)
         if self._ranges.groups:
             collections.deque(self._float_pass(batches), maxlen=0)
             self._prepare()
-            hidden_WTH = _over(hidden_WTH, self._range_pass(batches))
+            behind = hidden.followed_by(self._range_pass(batches))
         else:
-            hidden_WTH = _over(hidden_WTH, self._float_pass(batches))
+            behind = hidden.followed_by(self._float_pass(batches))
             self._prepare()
         for group in self._groups.values():
             self._solve(group, self._inputs.known[group.name])
-        return hidden_WTH
+        return behind
 
-    def train(self, batches: Sequence[torch.Tensor]) -> torch.Tensor:
+    def train(self, hidden: HiddenStates) -> HiddenStates:
         """Codes that repeat the outputs of the bare block (distill.py)."""
+        batches = self._batches(hidden)
         targets = tuple(self._float_pass(batches))
         self._prepare()
         if self._ranges.groups:
@@ -103,10 +101,11 @@ class _Bench:
             self._shop, self._walker, self._index, self._block, self._inputs, self._groups, batches, targets
         )
         self.records |= trained.records
-        return torch.cat(tuple(trained.outputs))
+        return hidden.followed_by(trained.outputs)
 
-    def feed_back(self, hidden_WTH: torch.Tensor, batches: Sequence[torch.Tensor]) -> torch.Tensor:
+    def feed_back(self, hidden: HiddenStates) -> HiddenStates:
         """Each group on the inputs that the quantized ones before it produce."""
+        batches = self._batches(hidden)
         if self._shop.rescale:
             collections.deque(self._float_pass(batches), maxlen=0)  # the outputs of the quantized block follow
             self._prepare()
@@ -114,9 +113,9 @@ class _Bench:
             self._write_rest()
         if self._shop.narrow:
             self._walker.narrow(self._block)
-            batches = [part.bfloat16() for part in batches]
+            batches = self._batches(hidden, narrow=True)
         leaders = {group.leader: group for group in self._groups.values()}
-        again = _is_run_again(self._shop.source.facts, self._groups, hidden_WTH)
+        again = _is_run_again(self._shop.source.facts, self._groups, hidden)
         outputs = (run_repeated if again else run_staged)(
             lambda part: self._walker.forward(self._block, part),
             self._block,
@@ -125,7 +124,10 @@ class _Bench:
             lambda leader, part: self._inputs.observe(leaders[leader], part),
             lambda leader: self._solve(leaders[leader], self._inputs.complete(leaders[leader])),
         )
-        return _over(hidden_WTH, outputs)
+        return hidden.followed_by(outputs)
+
+    def _batches(self, hidden: HiddenStates, *, narrow: bool = False) -> Sequence[torch.Tensor]:
+        return hidden.batches(windows_at_once(self._shop.source.facts, hidden.length), narrow=narrow)
 
     def _float_pass(self, batches: Sequence[torch.Tensor]) -> Iterable[torch.Tensor]:
         folds = block_folds(self._shop.source.facts, self._index) if self._shop.rescale else ()
@@ -168,25 +170,13 @@ def windows_at_once(facts: ModelFacts, length: int) -> int:
     return max(1, min(BATCH_TOKENS, WIDEST // widest) // length)
 
 
-def _is_run_again(facts: ModelFacts, groups: Mapping[InputGroup, Group], hidden_WTH: torch.Tensor) -> bool:
+def _is_run_again(facts: ModelFacts, groups: Mapping[InputGroup, Group], hidden: HiddenStates) -> bool:
     """Whether batches that wait at the widest linear would hold too much: residual, norm and that linear's input.
 
     Experts are left to wait: each would ask for a pass of its own.
     """
-    windows, length, hidden = hidden_WTH.shape
-    paused = windows * length * (2 * hidden + facts.intermediate) * hidden_WTH.element_size()
+    paused = hidden.windows * hidden.length * (2 * hidden.width + facts.intermediate) * hidden.item_bytes
     return paused > PAUSED_BYTES and all(group.expert is None for group in groups.values())
-
-
-def _over(hidden_WTH: torch.Tensor, outputs: Iterable[torch.Tensor]) -> torch.Tensor:
-    """Outputs of batches in the place of their inputs, which are used up, unless the type is another one."""
-    result_WTH, at = hidden_WTH, 0
-    for part in outputs:
-        if part.dtype != result_WTH.dtype:
-            result_WTH = torch.empty(hidden_WTH.shape, dtype=part.dtype)
-        result_WTH[at : at + len(part)] = part
-        at += len(part)
-    return result_WTH
 
 
 def write_cache_scales(shop: Workshop, peaks: CachePeaks | None, names: Sequence[str]) -> dict[str, TensorRecord]:
@@ -226,16 +216,16 @@ def fused_peak(members: Mapping[str, tuple[TensorPlan, NDArray[np.float32]]]) ->
     return max(float(max(values.max(), -values.min())) for _, values in members.values())
 
 
-def quantize_head(shop: Workshop, walker: Walker, name: str, hidden_WTH: torch.Tensor) -> tuple[TensorRecord, ...]:
+def quantize_head(shop: Workshop, walker: Walker, name: str, hidden: HiddenStates) -> tuple[TensorRecord, ...]:
     """The final norm and the output head `name`, with the statistics of the last hidden states.
 
     A head of its own may have its columns scaled; a tied one is the embedding too, whose columns nothing can undo.
     """
-    running = InputStatistics(hidden_WTH.shape[-1])
+    running = InputStatistics(hidden.width)
     weights_N = tempered(shop.sensitivities.head().tokens) if shop.sensitivities else None
     element = stored_element(shop.plans[name].scheme)
     ranges = InputRanges(shop.new_observer, {} if element is None else {name: element})
-    for part in torch.split(hidden_WTH, windows_at_once(shop.source.facts, hidden_WTH.shape[1])):
+    for part in hidden.batches(windows_at_once(shop.source.facts, hidden.length)):
         count = part.shape[0] * part.shape[1]
         some_N = None if weights_N is None else weights_N[running.tokens : running.tokens + count]
         normed = walker.normed(part.float())

@@ -41,6 +41,17 @@ class UnitRecord(Record, frozen=True, kw_only=True):
     regions: dict[str, str]  # stored name → SHA-256 of its bytes
 
 
+class HiddenFile(Record, frozen=True, kw_only=True):
+    """Hidden states behind unit `unit`, units counted from 1; what is in the file: hidden.py."""
+
+    unit: int
+    sha256: str
+
+    def path(self, folder: Path) -> Path:
+        """Where they lie in the work directory."""
+        return folder / f"hidden-{self.unit:04d}.npy"
+
+
 class JobState(Document, frozen=True, kw_only=True):
     """`job.json`."""
 
@@ -50,7 +61,7 @@ class JobState(Document, frozen=True, kw_only=True):
     layout_sha256: str  # of all headers: they hold names and the tokenizer, and fix every offset
     threads: int  # sums are taken in an order that depends on it, so a resumed run keeps it
     done: tuple[UnitRecord, ...] = ()
-    hidden_sha256: str = ""  # of the hidden states behind the last finished unit, as stored
+    hidden: HiddenFile | None = None
     seconds: float = 0.0
 
 
@@ -117,7 +128,8 @@ class Job:
         # only the very last step moves files to their final names
         needed = [] if done == 0 or done == units else partials
         if self.state.tokens_sha256:
-            needed = [*needed, self.folder / TOKENS, *([self._hidden_path(done)] if done else [])]
+            behind = [self.state.hidden.path(self.folder)] if self.state.hidden else []
+            needed = [*needed, self.folder / TOKENS, *behind]
         lost = [path for path in needed if not path.exists()]
         if lost:
             raise MismatchError(
@@ -137,46 +149,36 @@ class Job:
         write_document(self.state, self.folder / JOB)
         return self.state
 
-    def hidden(self) -> NDArray[Any] | None:
-        """Hidden states behind the last finished unit."""
+    def hidden(self) -> HiddenFile | None:
+        """Hidden states behind the last finished unit. Raises `MismatchError` when the file holds others."""
         assert self.state is not None
-        if not self.state.done:
-            return None
-        if not self.state.tokens_sha256:
-            return None
-        path = self._hidden_path(len(self.state.done))
-        if sha256_file(path) != self.state.hidden_sha256:
+        file = self.state.hidden
+        if file is not None and sha256_file(file.path(self.folder)) != file.sha256:
             raise MismatchError(
-                f"`{path}` is not what the unfinished run wrote", hint=f"remove `{self.folder}` to start anew"
+                f"`{file.path(self.folder)}` is not what the unfinished run wrote",
+                hint=f"remove `{self.folder}` to start anew",
             )
-        return _load(path)
+        return file
 
-    def finish_unit(self, unit: UnitRecord, hidden: NDArray[Any] | None, seconds: float) -> None:
+    def finish_unit(self, unit: UnitRecord, hidden: HiddenFile | None, seconds: float) -> None:
         """Record a unit whose bytes are synced."""
         self.finish_units([unit], hidden, seconds)
 
-    def finish_units(self, units: Sequence[UnitRecord], hidden: NDArray[Any] | None, seconds: float) -> None:
+    def finish_units(self, units: Sequence[UnitRecord], hidden: HiddenFile | None, seconds: float) -> None:
         """Record units whose bytes are synced. The old hidden states go only after the new state is on disk."""
         assert self.state is not None
-        before = len(self.state.done)
-        count = before + len(units)
-        digest = ""
-        if hidden is not None:
-            _save(self._hidden_path(count), hidden)
-            digest = sha256_file(self._hidden_path(count))
+        before = self.state.hidden
         self.state = msgspec.structs.replace(
-            self.state, done=(*self.state.done, *units), hidden_sha256=digest, seconds=self.state.seconds + seconds
+            self.state, done=(*self.state.done, *units), hidden=hidden, seconds=self.state.seconds + seconds
         )
         write_document(self.state, self.folder / JOB)
-        self._hidden_path(before).unlink(missing_ok=True)
+        if before is not None and before != hidden:
+            before.path(self.folder).unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Clean up after the artifact has its final name."""
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _hidden_path(self, count: int) -> Path:
-        return self.folder / f"hidden-{count:04d}.npy"
 
 
 def identity(plan: Plan) -> str:

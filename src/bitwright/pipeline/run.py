@@ -1,7 +1,8 @@
 """Walk a checkpoint once and write the artifact: embedding, blocks, head.
 
-Memory is bounded by one block in float32, one part of a matrix, the hidden states of the calibration windows and the
-Gram matrix of one group; it does not grow with depth. The plan is obeyed, not questioned.
+Memory is bounded by one block in float32, one part of a matrix, the activations of some windows and the Gram matrix of
+one group; it grows neither with depth nor with the number of windows, whose hidden states lie in the work directory.
+The plan is obeyed, not questioned.
 
 An embedding that is also the head is solved last, with the statistics of the head, and stays in floating point for the
 pass itself; an embedding of its own is solved first and the blocks see its rounded values.
@@ -12,7 +13,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,9 +38,10 @@ from bitwright.formats.packed.gptq_writer import GptqWriter
 from bitwright.formats.scaled.fp8_writer import Fp8Writer
 from bitwright.formats.scaled.modelopt_writer import ModelOptWriter
 from bitwright.modeling.walk import Walker
-from bitwright.pipeline.blocks import quantize_block, quantize_head
+from bitwright.pipeline.blocks import quantize_block, quantize_head, windows_at_once
 from bitwright.pipeline.casts import check_casts
 from bitwright.pipeline.coverage import expert_coverage
+from bitwright.pipeline.hidden import HiddenStates, write_hidden
 from bitwright.pipeline.input_ranges import new_observer
 from bitwright.pipeline.job import Job, UnitRecord
 from bitwright.pipeline.output import GrowingArtifact, partial_path, publish_all
@@ -164,7 +165,7 @@ def _run_units(
     walker = Walker(shop.source, reduced=shop.reduced)
     done = len(job.state.done)
     held = job.hidden()
-    hidden = None if held is None else _from_stored(held)
+    hidden = None if held is None else HiddenStates(job.folder, held)
     progress.start("quantizing", len(units), "blocks")
     progress.advance(done)
     for number, unit in enumerate(units):
@@ -172,7 +173,7 @@ def _run_units(
             continue
         started = time.monotonic()
         if unit == "embedding":
-            records, hidden = _embedding(shop, walker, windows)
+            records, hidden = _embedding(shop, walker, windows, job.folder)
         elif unit == "head":
             records = _head(shop, walker, hidden)
         elif unit == VISION:
@@ -181,25 +182,14 @@ def _run_units(
             records, hidden = quantize_block(shop, walker, number - 1, hidden)
         artifact.sync()
         finished_unit = UnitRecord(name=unit, tensors=records, regions=artifact.take_digests())
-        job.finish_unit(finished_unit, None if hidden is None else _to_stored(hidden), time.monotonic() - started)
+        job.finish_unit(finished_unit, None if hidden is None else hidden.file, time.monotonic() - started)
         progress.advance()
     progress.stop()
 
 
-def _to_stored(hidden: torch.Tensor) -> NDArray[Any]:
-    """numpy knows no bfloat16: its bits lie on disk as int16."""
-    stored: NDArray[Any] = (hidden.view(torch.int16) if hidden.dtype == torch.bfloat16 else hidden).numpy()
-    return stored
-
-
-def _from_stored(stored: NDArray[Any]) -> torch.Tensor:
-    hidden = torch.from_numpy(stored)
-    return hidden.view(torch.bfloat16) if hidden.dtype == torch.int16 else hidden
-
-
 def _embedding(
-    shop: Workshop, walker: Walker, windows: TokenWindows | None
-) -> tuple[tuple[TensorRecord, ...], torch.Tensor | None]:
+    shop: Workshop, walker: Walker, windows: TokenWindows | None, work: Path
+) -> tuple[tuple[TensorRecord, ...], HiddenStates | None]:
     if windows is None:
         return () if walker.tied else (write_tensor(shop, EMBEDDING),), None
     shape = shop.plans[EMBEDDING].shape
@@ -212,10 +202,12 @@ def _embedding(
             used.see(part[0], rows.read(*part))
     else:
         records = (write_tensor(shop, EMBEDDING, see=used.see),)
-    return records, walker.embed(used.places, used.table_UH)
+    at_once = windows_at_once(shop.source.facts, windows.tokens.shape[1])
+    embedded = (walker.embed(places, used.table_UH) for places in torch.split(used.places, at_once))
+    return records, write_hidden(work, 1, len(windows.tokens), embedded)
 
 
-def _head(shop: Workshop, walker: Walker, hidden: torch.Tensor | None) -> tuple[TensorRecord, ...]:
+def _head(shop: Workshop, walker: Walker, hidden: HiddenStates | None) -> tuple[TensorRecord, ...]:
     name = EMBEDDING if walker.tied else HEAD
     if hidden is None or is_float(shop.plans[name]):
         return write_tensor(shop, FINAL_NORM), write_tensor(shop, name)

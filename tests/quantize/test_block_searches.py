@@ -13,7 +13,8 @@ from bitwright.quantize.ggml_grids import ggml_grid
 from bitwright.quantize.grid import grid_values, round_to_grid
 from bitwright.quantize.kquants import AFFINE_TYPES, SIGNED_TYPES
 from bitwright.quantize.lane_sums import LANES, turned
-from bitwright.quantize.level_blocks import IQ4_SHRINKS, MX_LEVELS
+from bitwright.quantize.level_blocks import IQ4, MX_LEVELS
+from bitwright.quantize.superblocks import real_steps
 from bitwright.tensors.ggml_values import IQ4_LEVELS
 from bitwright.tensors.qtensor import QTensor
 
@@ -62,8 +63,8 @@ def test_the_signed_search_finds_what_the_plain_one_finds(seed: int) -> None:
     weight, importance = problem(seed)
     kind = SIGNED_TYPES["Q3_K"]
     step, curvature = np.empty((16, LANES), np.float32), np.empty((16, LANES), np.float32)
-    block_kernels.search_uniform(
-        turned(weight), importance, 16, np.float32(-4), np.float32(3), 2, kind.shrinks, step, curvature
+    block_kernels.search_signed(
+        turned(weight), importance, 16, np.float32(-4), np.float32(3), False, 2, kind.shrinks, step, curvature
     )
     for o, s in np.ndindex(2, 16):
         w, d = weight[o, s * 16 : s * 16 + 16], importance[s * 16 : s * 16 + 16]
@@ -75,11 +76,10 @@ def test_the_signed_search_finds_what_the_plain_one_finds(seed: int) -> None:
 @given(seeds)
 def test_the_codebook_search_finds_what_the_plain_one_finds(seed: int) -> None:
     weight, importance = problem(seed)
-    step, curvature = np.empty((8, LANES), np.float32), np.empty((8, LANES), np.float32)
-    block_kernels.search_iq4(turned(weight), importance, 32, IQ4_SHRINKS, step, curvature)
+    step, _ = real_steps(turned(weight), importance, IQ4)
     for o, s in np.ndindex(2, 8):
         w, d = weight[o, s * 32 : s * 32 + 32], importance[s * 32 : s * 32 + 32]
-        best = plain_best(w, d, 127, IQ4_SHRINKS.astype(np.float64), nearest_level)
+        best = plain_best(w, d, 127, IQ4.shrinks.astype(np.float64), nearest_level)
         assert plain_loss(w, d, float(step[s, o]), nearest_level) <= best * (1 + 1e-3) + 1e-9
 
 
@@ -151,26 +151,33 @@ def test_the_pairs_of_integers_are_the_best_of_those_beside_the_nearest(seed: in
     step = (np.ptp(w_OSI, axis=2) / high * rng.uniform(0.7, 1.2, (2, 8))).astype(np.float32)
     low = (-w_OSI.min(axis=2) * rng.uniform(0.7, 1.2, (2, 8))).astype(np.float32)
     d, dmin = (values.max(axis=1, keepdims=True) / most for values in (step, low))
-    found = [np.empty((8, LANES), np.uint8) for _ in range(2)] + [np.empty((1, LANES), np.float32) for _ in range(3)]
+    found = [np.empty((8, LANES), np.uint8) for _ in range(2)] + [np.empty((1, LANES), np.float32) for _ in range(2)]
     block_fits.fit_affine(
         turned(weight), importance, sub, high, most, 1, turned(step), turned(low), turned(d), turned(dmin), *found
     )
-    total = np.zeros(2)
+    before, after = np.zeros(2), np.zeros(2)
     for o, s in np.ndindex(2, 8):
         w, weights = w_OSI[o, s], d_SI[s]
-        size = float((weights * w**2).sum())
 
-        def loss(scale: float, minimum: float, o: int = o, w: np.ndarray = w, d_I: np.ndarray = weights) -> float:
-            real, offset = scale * float(d[o, 0]), minimum * float(dmin[o, 0])
-            q = np.clip(np.rint((w + offset) / real), 0, high) if real > 0 else np.zeros_like(w)
-            return float((d_I * (w + offset - real * q) ** 2).sum())
+        def codes(scale: float, minimum: float, o: int = o, w: np.ndarray = w) -> np.ndarray:
+            real = scale * float(d[o, 0])
+            return np.clip(np.rint((w + minimum * float(dmin[o, 0])) / real), 0, high) if real > 0 else np.zeros_like(w)
 
+        def loss(
+            pair: tuple[float, float], factors: tuple[float, float], w: np.ndarray = w, d_I: np.ndarray = weights
+        ) -> float:
+            """With the codes for the factors that were given."""
+            return float((d_I * (w + factors[1] * pair[1] - factors[0] * pair[0] * codes(*pair)) ** 2).sum())
+
+        given, better = (float(d[o, 0]), float(dmin[o, 0])), (float(found[2][0, o]), float(found[3][0, o]))
         near = (np.rint(step[o, s] / d[o, 0]), np.rint(low[o, s] / dmin[o, 0]))
         beside = [[min(max(int(at) + by, 0), most) for by in (-1, 0, 1)] for at in near]
-        chosen = loss(float(found[0][s, o]), float(found[1][s, o]))
-        assert chosen <= min(loss(a, b) for a in beside[0] for b in beside[1]) + 1e-5 * size
-        total[o] += chosen - size
-    assert np.allclose(found[4][0, :2], total, rtol=1e-4, atol=1e-3)
+        chosen = (float(found[0][s, o]), float(found[1][s, o]))
+        slack = 1e-5 * float((weights * w**2).sum())
+        assert loss(chosen, given) <= min(loss((a, b), given) for a in beside[0] for b in beside[1]) + slack
+        before[o] += loss(chosen, given) + slack
+        after[o] += loss(chosen, better)
+    assert (after <= before).all()
 
 
 def test_importance_moves_the_error_to_where_it_counts_less() -> None:

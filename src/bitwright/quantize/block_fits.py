@@ -41,9 +41,8 @@ from bitwright.quantize.lane_sums import (
     affine_sums,
     find_mean,
     invert,
-    iq4_sums,
     nearest,
-    uniform_sums,
+    signed_sums,
 )
 
 # float64 sums per lane: of the squares and products of factors, and for pairs the normal equations of (d, dmin)
@@ -121,10 +120,9 @@ def keep_scales(r):
 
 
 @numba.njit(nogil=True, fastmath=True)
-def add_scales(r, sums, loss):
+def add_scales(r, sums):
     for lane in range(LANES):
         scale = np.float64(r[BEST_SCALE + lane])
-        loss[lane] += r[LOSS + lane]
         sums[AA + lane] += scale * scale * np.float64(r[BEST_SQUARE + lane])
         sums[AW + lane] += scale * np.float64(r[BEST_CROSS + lane])
 
@@ -137,53 +135,25 @@ def fitted_factors(r, sums, next_d):
 
 
 @loop(fastmath=True)
-def fit_uniform(weight_IO, importance_I, sub, low, high, reach, ends, step_SO, d_NO, scales_SO, next_d_NO, loss_NO):
-    """Integers near the real steps, the factors that fit them best, and the loss without Σ d·w²."""
+def fit_signed(weight_IO, importance_I, sub, low, high, iq4, reach, ends, step_SO, d_NO, scales_SO, next_d_NO):
+    """Integers near the real steps, and the factors that fit them best."""
     supers, rows = d_NO.shape
     per_super = step_SO.shape[0] // supers
     least, most = np.float32(ends[0]), np.float32(ends[1])
     r, sums = np.empty(ALL, dtype=np.float32), np.empty(ALL_SUMS, dtype=np.float64)
     for start in range(0, rows, LANES):
         for n in range(supers):
-            loss = loss_NO[n, start : start + LANES]
             r[D : D + LANES] = d_NO[n, start : start + LANES]
             sums[:] = 0
-            loss[:] = 0
             for s in range(n * per_super, (n + 1) * per_super):
                 r[STEP : STEP + LANES] = step_SO[s, start : start + LANES]
                 r[LOSS : LOSS + LANES] = BIG
                 for offset in range(-reach, reach + 1):
                     near_integers(STEP, D, offset, least, most, SCALE, TRIED, r)
                     invert(TRIED, r)
-                    uniform_sums(weight_IO, importance_I, s * sub, sub, start, low, high, r)
+                    signed_sums(weight_IO, importance_I, s * sub, sub, start, low, high, iq4, r)
                     keep_scales(r)
-                add_scales(r, sums, loss)
-                scales_SO[s, start : start + LANES] = r[BEST_SCALE : BEST_SCALE + LANES]
-            fitted_factors(r, sums, next_d_NO[n, start : start + LANES])
-
-
-@loop(fastmath=True)
-def fit_iq4(weight_IO, importance_I, sub, reach, ends, step_SO, d_NO, scales_SO, next_d_NO, loss_NO):
-    """The same for the levels of IQ4."""
-    supers, rows = d_NO.shape
-    per_super = step_SO.shape[0] // supers
-    least, most = np.float32(ends[0]), np.float32(ends[1])
-    r, sums = np.empty(ALL, dtype=np.float32), np.empty(ALL_SUMS, dtype=np.float64)
-    for start in range(0, rows, LANES):
-        for n in range(supers):
-            loss = loss_NO[n, start : start + LANES]
-            r[D : D + LANES] = d_NO[n, start : start + LANES]
-            sums[:] = 0
-            loss[:] = 0
-            for s in range(n * per_super, (n + 1) * per_super):
-                r[STEP : STEP + LANES] = step_SO[s, start : start + LANES]
-                r[LOSS : LOSS + LANES] = BIG
-                for offset in range(-reach, reach + 1):
-                    near_integers(STEP, D, offset, least, most, SCALE, TRIED, r)
-                    invert(TRIED, r)
-                    iq4_sums(weight_IO, importance_I, s * sub, sub, start, r)
-                    keep_scales(r)
-                add_scales(r, sums, loss)
+                add_scales(r, sums)
                 scales_SO[s, start : start + LANES] = r[BEST_SCALE : BEST_SCALE + LANES]
             fitted_factors(r, sums, next_d_NO[n, start : start + LANES])
 
@@ -206,11 +176,10 @@ def keep_integers(mass, r):
 
 
 @numba.njit(nogil=True, fastmath=True)
-def add_pairs(mass, r, sums, loss):
-    """Add a sub-block to the loss and to the normal equations of (d, dmin) for a = scale · q, b = -minimum."""
+def add_pairs(mass, r, sums):
+    """Add a sub-block to the normal equations of (d, dmin) for a = scale · q, b = -minimum."""
     for lane in range(LANES):
         scale, minimum = np.float64(r[BEST_SCALE + lane]), np.float64(r[BEST_MIN + lane])
-        loss[lane] += r[LOSS + lane]
         sums[AA + lane] += scale * scale * np.float64(r[BEST_SQUARE + lane])
         sums[AB + lane] -= scale * minimum * np.float64(r[BEST_CODE + lane])
         sums[BB + lane] += minimum * minimum * np.float64(mass)
@@ -236,19 +205,17 @@ def solved_pairs(r, sums, next_d, next_dmin):
 @loop(fastmath=True)
 def fit_affine(
     weight_IO, importance_I, sub, high, most, reach,
-    step_SO, low_SO, d_NO, dmin_NO, scales_SO, mins_SO, next_d_NO, next_dmin_NO, loss_NO,
+    step_SO, low_SO, d_NO, dmin_NO, scales_SO, mins_SO, next_d_NO, next_dmin_NO,
 ):  # fmt: skip
-    """Pairs of integers, each at most `reach` beside the nearest, the factors that fit them best, and the loss."""
+    """Pairs of integers, each at most `reach` beside the nearest, and the factors that fit them best."""
     supers, rows = d_NO.shape
     per_super, top, least, last = step_SO.shape[0] // supers, np.float32(high), np.float32(0), np.float32(most)
     r, sums = np.empty(ALL, dtype=np.float32), np.empty(ALL_SUMS, dtype=np.float64)
     for start in range(0, rows, LANES):
         for n in range(supers):
-            loss = loss_NO[n, start : start + LANES]
             r[D : D + LANES] = d_NO[n, start : start + LANES]
             r[DMIN : DMIN + LANES] = dmin_NO[n, start : start + LANES]
             sums[:] = 0
-            loss[:] = 0
             for s in range(n * per_super, (n + 1) * per_super):
                 mass = find_mean(weight_IO, importance_I, s * sub, sub, start, r)
                 r[STEP : STEP + LANES] = step_SO[s, start : start + LANES]
@@ -261,7 +228,7 @@ def fit_affine(
                         near_integers(LOW, DMIN, beside, least, last, MIN, TRIED_LOW, r)
                         affine_sums(weight_IO, importance_I, s * sub, sub, start, top, r)
                         keep_integers(mass, r)
-                add_pairs(mass, r, sums, loss)
+                add_pairs(mass, r, sums)
                 scales_SO[s, start : start + LANES] = r[BEST_SCALE : BEST_SCALE + LANES]
                 mins_SO[s, start : start + LANES] = r[BEST_MIN : BEST_MIN + LANES]
             solved_pairs(r, sums, next_d_NO[n, start : start + LANES], next_dmin_NO[n, start : start + LANES])

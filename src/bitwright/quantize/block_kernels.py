@@ -32,13 +32,11 @@ from bitwright.quantize.lane_sums import (
     find_largest,
     find_mean,
     invert,
-    iq4_sums,
     keep_pairs,
     keep_steps,
     shrunk_inverses,
-    uniform_sums,
+    signed_sums,
 )
-from bitwright.tensors.ggml_values import IQ4_LEVELS
 
 HALF_TABLE = 256  # a table of levels holds, for x = -128, -127.5 … 127.5, the level nearest to x + 1/4
 PER_UNIT = 2
@@ -52,7 +50,7 @@ def level_table(levels_K: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 @loop(fastmath=True)
-def search_uniform(weight_IO, importance_I, sub, low, high, signs, shrinks, step_SO, curvature_SO):
+def search_signed(weight_IO, importance_I, sub, low, high, iq4, signs, shrinks, step_SO, curvature_SO):
     """Steps of either sign (of one with `signs` 1), and how fast the loss rises around them; 0 where all is zero."""
     count, rows = step_SO.shape
     r = np.empty(ALL, dtype=np.float32)
@@ -65,27 +63,7 @@ def search_uniform(weight_IO, importance_I, sub, low, high, signs, shrinks, step
                     shrunk_inverses(reach, shrinks[candidate % len(shrinks)], r)
                 else:
                     invert(STEP, r)  # the best step may move codes once more
-                uniform_sums(weight_IO, importance_I, s * sub, sub, start, low, high, r)
-                keep_steps(r)
-            step_SO[s, start : start + LANES] = r[STEP : STEP + LANES]
-            curvature_SO[s, start : start + LANES] = r[CURVATURE : CURVATURE + LANES]
-
-
-@loop(fastmath=True)
-def search_iq4(weight_IO, importance_I, sub, shrinks, step_SO, curvature_SO):
-    """The same for the levels of IQ4, the lowest being the farthest from zero."""
-    count, rows = step_SO.shape
-    r = np.empty(ALL, dtype=np.float32)
-    for start in range(0, rows, LANES):
-        for s in range(count):
-            find_largest(weight_IO, s * sub, sub, start, r)
-            for candidate in range(2 * len(shrinks) + 1):
-                if candidate < 2 * len(shrinks):
-                    reach = -IQ4_LEVELS[0] if candidate < len(shrinks) else IQ4_LEVELS[0]
-                    shrunk_inverses(reach, shrinks[candidate % len(shrinks)], r)
-                else:
-                    invert(STEP, r)  # the best step may move codes once more
-                iq4_sums(weight_IO, importance_I, s * sub, sub, start, r)
+                signed_sums(weight_IO, importance_I, s * sub, sub, start, low, high, iq4, r)
                 keep_steps(r)
             step_SO[s, start : start + LANES] = r[STEP : STEP + LANES]
             curvature_SO[s, start : start + LANES] = r[CURVATURE : CURVATURE + LANES]

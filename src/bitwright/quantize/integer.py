@@ -40,8 +40,8 @@ def symmetric_grid(
     """Steps for codes in [low, high] around zero."""
     weight_IO = turned(weight_OI)
     step_GO = np.empty((weight_IO.shape[0] // group_size, weight_IO.shape[1]), dtype=np.float32)
-    block_kernels.search_uniform(
-        weight_IO, importance_I, group_size, np.float32(low), np.float32(high), 2 if signed else 1, SHRINKS,
+    block_kernels.search_signed(
+        weight_IO, importance_I, group_size, np.float32(low), np.float32(high), False, 2 if signed else 1, SHRINKS,
         step_GO, np.empty_like(step_GO),
     )  # fmt: skip
     step_OG = turned_back(step_GO, len(weight_OI))

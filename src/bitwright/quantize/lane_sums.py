@@ -25,7 +25,7 @@ from bitwright.quantize.kernels import TINY
 from bitwright.tensors.ggml_values import IQ4_LEVELS
 
 LANES = 128  # the inputs of a sub-block of 32 and all sums fit the first cache
-TILE = 16
+TILE = 8
 IQ4_MIDPOINTS, IQ4_GAPS = (IQ4_LEVELS[1:] + IQ4_LEVELS[:-1]) / 2, np.diff(IQ4_LEVELS)
 (
     INVERSE, TRIED, TRIED_LOW, SCALE, MIN,  # one candidate
@@ -52,11 +52,21 @@ def turned_back(values: NDArray[Any], rows: int) -> NDArray[Any]:
 
 @loop()
 def turn(matrix, out):
+    """Whole tiles first: their size is known to the compiler, which keeps them in registers."""
     rows, columns = matrix.shape
-    for first in range(0, columns, TILE):
-        for o in range(rows):
-            for i in range(first, min(first + TILE, columns)):
-                out[i, o] = matrix[o, i]
+    whole_rows, whole_columns = rows - rows % TILE, columns - columns % TILE
+    for top in range(0, whole_rows, TILE):
+        for first in range(0, whole_columns, TILE):
+            tile, turned_tile = (
+                matrix[top : top + TILE, first : first + TILE],
+                out[first : first + TILE, top : top + TILE],
+            )
+            for i in range(TILE):
+                for o in range(TILE):
+                    turned_tile[i, o] = tile[o, i]
+    for o in range(rows):
+        for i in range(whole_columns if o < whole_rows else 0, columns):
+            out[i, o] = matrix[o, i]
 
 
 @numba.njit(inline="always")
@@ -112,6 +122,15 @@ def iq4_sums(weight_IO, importance_I, first, sub, start, r):
             q = iq4_level(w[lane] * r[INVERSE + lane])
             r[CROSS + lane] += d * q * w[lane]
             r[SQUARE + lane] += d * q * q
+
+
+@numba.njit(nogil=True, fastmath=True)
+def signed_sums(weight_IO, importance_I, first, sub, start, low, high, iq4, r):
+    """The one or the other: of whole numbers `low` … `high`, or of the levels of IQ4."""
+    if iq4:
+        iq4_sums(weight_IO, importance_I, first, sub, start, r)
+    else:
+        uniform_sums(weight_IO, importance_I, first, sub, start, low, high, r)
 
 
 @numba.njit(nogil=True, fastmath=True)

@@ -1,30 +1,45 @@
-"""What the searches of all super-blocks share: factors for real steps, and the rounds that fit integers under them.
+"""Small integers under one float16 factor per super-block of 256 inputs: what the searches of these types share.
 
-Arrays are turned, as the loops want them (lane_sums.py).
-Not here: what a step is (kquants.py, level_blocks.py).
-Dimension key: O outputs · N super-blocks per row · S sub-blocks per row
+The search runs outside in: a real step for every sub-block (block_kernels.py); the factor whose multiples come nearest
+to these; for every sub-block the integer near its real step with the least error after rounding the codes; the factor
+that least squares asks for with these integers and codes. A second round of integers lowers the error by under 0.01 %.
+
+Matrices are turned, as the loops want them (lane_sums.py).
+Not here: types with minimums (kquants.py), which types there are (kquants.py, level_blocks.py).
+Dimension key: O outputs · I inputs · N super-blocks per row · S sub-blocks per row
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import dataclasses
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bitwright.quantize import block_fits, kernels
+from bitwright.quantize import block_fits, block_kernels
 from bitwright.quantize.integer import round_scale
+from bitwright.quantize.lane_sums import turned, turned_back
 from bitwright.tensors.qtensor import Array, Float32
 
 SUPER = 256
-ROUNDS = 2  # of integers, then least-squares factors; a third lowers the error by under 0.1 %
 FACTOR_SHRINKS = np.linspace(0.8, 1.25, 9, dtype=np.float32)  # of the factor that the largest step asks for
 
 
-class Fit(Protocol):
-    """Integers near the real steps under given factors: fills integers, better factors, and the loss of these."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SignedType:
+    """Codes `low` … `high` around zero per `sub` inputs, scales in `ends`; with `iq4` the levels between instead.
 
-    def __call__(self, d_NO: Float32, scales_SO: Array, next_d_NO: Float32, loss_NO: Float32) -> None: ...
+    `shrinks` of the step that maps the largest weight to `low` are tried, with both signs where `signs` is 2, and
+    `reach` neighbours of a rounded scale.
+    """
+
+    sub: int
+    low: int
+    high: int
+    ends: tuple[int, int]
+    signs: int
+    reach: int
+    shrinks: Float32
+    iq4: bool = False
 
 
 def factors(value_SO: Float32, weight_SO: Float32, per_super: int, ends: tuple[int, int]) -> Float32:
@@ -36,28 +51,28 @@ def factors(value_SO: Float32, weight_SO: Float32, per_super: int, ends: tuple[i
     return round_scale(factor_NO, "f16")
 
 
-def fitted_scales(
-    step_SO: Float32, weight_SO: Float32, per_super: int, ends: tuple[int, int], fit: Fit
-) -> tuple[Float32, NDArray[np.int8]]:
-    """Factors [N, O], storable as float16, and signed integers [S, O]: the best of the rounds per super-block."""
-    d_NO = factors(step_SO, weight_SO, per_super, ends)
-    best: dict[str, NDArray[Any]] = {"d": d_NO, "scales": np.zeros(step_SO.shape, dtype=np.int8)}
-    best_loss_NO = np.full(d_NO.shape, kernels.BIG)
-    for _ in range(ROUNDS):
-        scales_SO = np.empty(step_SO.shape, dtype=np.int8)
-        next_d_NO, loss_NO = np.empty_like(d_NO), np.empty_like(d_NO)
-        fit(d_NO, scales_SO, next_d_NO, loss_NO)
-        keep(best, best_loss_NO, loss_NO, {"d": d_NO, "scales": scales_SO})
-        d_NO = round_scale(next_d_NO, "f16")
-    return best["d"], best["scales"]
+def real_steps(weight_IO: Float32, importance_I: Float32, kind: SignedType) -> tuple[Float32, Float32]:
+    """Steps of either sign, and how fast the loss rises around them, [S, O] each."""
+    shape = (weight_IO.shape[0] // kind.sub, weight_IO.shape[1])
+    step_SO, curvature_SO = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
+    block_kernels.search_signed(
+        weight_IO, importance_I, kind.sub, np.float32(kind.low), np.float32(kind.high), kind.iq4, kind.signs,
+        kind.shrinks, step_SO, curvature_SO,
+    )  # fmt: skip
+    return step_SO, curvature_SO
 
 
-def keep(
-    best: dict[str, NDArray[Any]], best_loss_NO: Float32, loss_NO: Float32, found: dict[str, NDArray[Any]]
-) -> None:
-    """Take over, super-block by super-block, what has the lower loss."""
-    better_NO = loss_NO < best_loss_NO
-    best_loss_NO[better_NO] = loss_NO[better_NO]
-    for name, values in found.items():
-        mask = np.repeat(better_NO, values.shape[0] // better_NO.shape[0], axis=0)
-        best[name] = np.where(mask, values, best[name])
+def signed_steps(weight_OI: Float32, importance_I: Float32, kind: SignedType) -> tuple[Float32, dict[str, Array]]:
+    """The step of every sub-block as it will be decoded, [O, S], and the fields that hold it."""
+    weight_IO, per_super = turned(weight_OI), SUPER // kind.sub
+    step_SO, curvature_SO = real_steps(weight_IO, importance_I, kind)
+    d_NO = factors(step_SO, curvature_SO, per_super, kind.ends)
+    scales_SO, fitted_NO = np.empty(step_SO.shape, dtype=np.int8), np.empty_like(d_NO)
+    block_fits.fit_signed(
+        weight_IO, importance_I, kind.sub, np.float32(kind.low), np.float32(kind.high), kind.iq4, kind.reach,
+        kind.ends, step_SO, d_NO, scales_SO, fitted_NO,
+    )  # fmt: skip
+    d_ON = turned_back(round_scale(fitted_NO, "f16"), len(weight_OI))
+    scales_OS = turned_back(scales_SO, len(weight_OI))
+    step_OS = np.repeat(d_ON, per_super, axis=1) * scales_OS.astype(np.float32)
+    return step_OS, {"d": d_ON.astype(np.float16), "scales": scales_OS}

@@ -30,6 +30,7 @@ from bitwright.formats.ggml.codec import (
     Fields,
     as_bytes,
     as_halves,
+    gather,
     pack_bits,
     pack_nibbles,
     pack_pairs,
@@ -66,9 +67,9 @@ class Q3_K(BlockCodec, type="Q3_K"):  # noqa: N801
     def pack_blocks(cls, codes: Bytes, fields: Fields) -> list[Bytes]:
         high = pack_bits(as_bytes(codes >> 2))
         scales = _shifted(fields["scales"])
-        top = np.bitwise_or.reduce((scales.reshape(-1, 1, 4, 4) >> 4) << PAIR_SHIFTS, axis=2)
+        top = gather(as_bytes(scales >> 4).reshape(-1, 4, 4), 2)
         low = (scales[:, :8] & 15) | (scales[:, 8:] & 15) << 4
-        return [high, pack_pairs(as_bytes(codes & 3)), as_bytes(low), top.reshape(-1, 4), as_bytes(fields["d"])]
+        return [high, pack_pairs(as_bytes(codes & 3)), as_bytes(low), top, as_bytes(fields["d"])]
 
     @classmethod
     def unpack_blocks(cls, blocks: Bytes) -> tuple[Array, dict[str, Array]]:
@@ -160,9 +161,8 @@ class IQ4_XS(BlockCodec, type="IQ4_XS"):  # noqa: N801
 
 def _shifted(scales: Array) -> Bytes:
     """Signed scales of 6 bits as they are stored, plus 32."""
-    stored = as_bytes(scales.astype(np.int16) + 32)[:, ::2]
     assert not scales.size or (int(scales.min()) >= -32 and int(scales.max()) <= 31), "a scale needs more than 6 bits"
-    return np.ascontiguousarray(stored)
+    return as_bytes(scales) + np.uint8(32)
 
 
 def _pack_six_bits(scales: Bytes, mins: Bytes) -> Bytes:

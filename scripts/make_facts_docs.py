@@ -37,7 +37,7 @@ bitwright facts engines vllm        bitwright facts methods
 |---|---|---|
 | hardware | `src/bitwright/facts/hardware.toml` | `--target`, memory, speed, cost |
 | models | `src/bitwright/facts/catalogue.toml` | `bitwright plan NAME`, without a download |
-| engines | `src/bitwright/facts/engine_kernels.toml` and its like | [which kernel](preflight.md) runs a type; launch lines |
+| engines | `src/bitwright/facts/engine_*.toml` | [which kernel](preflight.md) runs a type; launch lines |
 | methods | `src/bitwright/facts/methods.toml` | `--method` |
 | workloads | `src/bitwright/facts/workloads.toml` | lengths and requests at once, where nothing is said |
 """

@@ -183,7 +183,7 @@ REFUSALS: list[tuple[dict[str, Any], str, str]] = [
     ({"type": "FP8_DYNAMIC"}, "gptq", "is no grid of integers"),
     ({"type": "FP8_DYNAMIC"}, "fp8", "fp8 folders have no place for FP8 channel A8 dynamic"),
     ({"type": "FP8_BLOCK"}, "modelopt", "modelopt folders have no place for FP8 block"),
-    ({"type": "NVFP4"}, "gguf", "have no type for NVFP4"),
+    ({"type": "NVFP4"}, "gguf", "keeps its factor in a tensor of its own"),
     ({"format": CT, "bits": 8, "group_size": None}, "fp8", "fp8 folders hold small floats"),
 ]
 

@@ -1,5 +1,6 @@
 """Mixtures of experts through every door: types, budgets, importance matrices, float GGUF files, verdicts."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ from bitwright.core.errors import UnsupportedError
 from bitwright.core.plan import CalibrationPlan, Plan
 from bitwright.facts.families import FAMILIES, expert_of, gguf_tensor
 from bitwright.facts.model import model_facts
+from bitwright.formats.checkpoint import CheckpointSource
 from bitwright.formats.compressed.reader import CompressedTensorsSource
 from bitwright.formats.ggml.imatrix import read_imatrix
 from bitwright.formats.ggml.reader import GgufSource
-from bitwright.formats.sniff import gguf_file
+from bitwright.formats.sniff import gguf_file, open_source
 from bitwright.modeling.walk import Walker
 from bitwright.pipeline.expert_inputs import blended
 from checkpoints import MIXTURES, write_checkpoint
@@ -66,6 +68,51 @@ def test_types_with_rounded_inputs(type: str, tmp_path: Path, text: Path) -> Non
     assert max(tensor.weight_error for tensor in record.tensors) < 0.05
     assert source.input_rounding("model.layers.0.mlp.gate") is None
     assert (source.input_rounding("model.layers.0.mlp.experts.1.down_proj") is None) == (type == "MXFP4A16")
+
+
+@pytest.mark.parametrize(
+    ("family", "format", "type"),
+    [("qwen3_moe", "fp8", "FP8_BLOCK"), ("qwen3_moe", "modelopt", "FP8"), ("mixtral", "fp8", "FP8"),
+     ("mixtral", "modelopt", "NVFP4"), ("qwen2_moe", "fp8", "FP8_BLOCK")],
+)  # fmt: skip
+def test_folders_of_small_floats_hold_experts(family: str, format: str, type: str, tmp_path: Path, text: Path) -> None:
+    folder = checkpoint(tmp_path, family, layers=1)
+    plan = plan_for(folder, text, format=format, type=type, method="rtn")
+    assert any("largest of their input scales" in warning for warning in plan.warnings) == (type != "FP8_BLOCK")
+    record = api.quantize(plan, tmp_path / "out")
+    assert sum(file.bytes for file in record.files) == plan.file_bytes
+    original, source = CheckpointSource(folder), open_source(tmp_path / "out")
+    assert source.facts.experts == original.facts.experts
+    for name in source.names():
+        before, after = original.load(name).float(), source.load(name).float()
+        assert float((after - before).norm()) <= 0.15 * float(before.norm())
+    config = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
+    kept = config.get("modules_to_not_convert") or config["ignore"]
+    router = f"model.layers.0.{'block_sparse_moe' if family == 'mixtral' else 'mlp'}.gate"
+    assert router in kept
+    moved = api.convert(tmp_path / "out", "compressed-tensors", tmp_path / "other")
+    assert moved.tensors >= 4 * 3
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", MIXTURES)
+def test_transformers_reads_experts_of_fp8_folders(family: str, tmp_path: Path, text: Path) -> None:
+    """It stacks the experts of a block, and widens their weights where no GPU is."""
+    from transformers import AutoModelForCausalLM
+
+    folder = checkpoint(tmp_path, family, layers=1)
+    plan = plan_for(folder, text, format="fp8", type="FP8_BLOCK", method="rtn")
+    api.quantize(plan, tmp_path / "out")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.bfloat16)
+    theirs, source = dict(model.named_parameters()), open_source(tmp_path / "out")
+    block = "model.layers.0.mlp.experts."
+    names = ("w1", "w3", "w2") if family == "mixtral" else ("gate_proj", "up_proj", "down_proj")
+    stored = block.replace("mlp", "block_sparse_moe") if family == "mixtral" else block
+    for expert in range(4):
+        gate, up, down = (source.load(f"{stored}{expert}.{name}.weight").bfloat16() for name in names)
+        assert torch.equal(theirs[f"{block}gate_up_proj"][expert], torch.cat([gate, up]))
+        assert torch.equal(theirs[f"{block}down_proj"][expert], down)
 
 
 def test_a_byte_budget_gives_all_experts_of_a_block_one_type(tmp_path: Path, text: Path) -> None:

@@ -275,3 +275,11 @@ def test_a_plan_survives_the_disk(tmp_path_factory: pytest.TempPathFactory) -> N
         write_document(plan, path)
         assert read_document(Plan, path) == plan
         assert path.read_bytes() == to_json(make_plan(MODEL, device, use_case="chat"))
+
+
+def test_a_gpu_whose_kernels_are_not_known_is_planned_with_a_warning() -> None:
+    plan = make_plan(MODEL, find_device("mi300x"), use_case="chat")
+    assert (plan.format, plan.engine) == ("compressed-tensors", "vllm")
+    assert any("Instinct MI300X is not known here" in warning for warning in plan.warnings)
+    known = make_plan(MODEL, find_device("a100-80-sxm"), use_case="chat")
+    assert not any("not known here" in warning for warning in known.warnings)

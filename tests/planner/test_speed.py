@@ -16,7 +16,7 @@ from bitwright.facts.hardware import find_device
 from bitwright.facts.speed_factors import ggml_costs
 from bitwright.planner.machines import rate_of
 from bitwright.planner.roofline import crossover
-from bitwright.planner.speed import relative_rate, speed
+from bitwright.planner.speed import crossover_batch, relative_rate, speed
 from bitwright.planner.step_weights import Matrices, matrices_of
 from deployments import LLAMA_2_7B, LLAMA_2_70B, LLAMA_8B, LLAMA_70B, W4A16, deployment, llama, target
 from model_shapes import shaped_facts
@@ -63,6 +63,22 @@ def test_regimes_follow_the_crossover(batch: int) -> None:
     # the factors of bandwidth and products shift the crossover from 295 to 221
     assert found.decode == ("memory" if batch < 221 else "compute")
     assert found.prefill == "compute"
+
+
+def test_each_type_has_its_own_crossover() -> None:
+    """By datasheet 295 for BF16 and FP8 and 74 for 4 bits; kernels and shares of the peaks move them."""
+    goal = target("h100-sxm", prompt=16, output=16, concurrency=1)
+    found = {type: crossover_batch(deployment(MODEL_8B, type, goal)) for type in ("BF16", "FP8_DYNAMIC", "W4A16")}
+    assert found["BF16"] == pytest.approx(295 * 0.6 / 0.8, abs=2)
+    assert found["W4A16"] is not None
+    assert found["FP8_DYNAMIC"] is not None
+    assert 295 / 4 / 1.15 < found["W4A16"] < 110
+    assert 120 < found["FP8_DYNAMIC"] < 295
+    on_cores = crossover_batch(
+        deployment(MODEL_8B, "Q8_0", target("cpu-avx2", prompt=16, output=16, concurrency=1), engine="llama.cpp")
+    )
+    assert on_cores is not None
+    assert 2 <= on_cores <= 12
 
 
 @pytest.mark.parametrize(("facts", "table"), [(MODEL_8B, MODELOPT_8B), (MODEL_70B, MODELOPT_70B)])

@@ -9,6 +9,7 @@ from bitwright.api.decision import make_plan as plan
 from bitwright.api.importance import imatrix
 from bitwright.api.inspection import inspect
 from bitwright.api.knowledge import facts
+from bitwright.api.linting import lint
 from bitwright.api.machine import calibrate
 from bitwright.api.making import quantize
 from bitwright.api.proof import validate
@@ -22,6 +23,7 @@ __all__ = [
     "facts",
     "imatrix",
     "inspect",
+    "lint",
     "plan",
     "quantize",
     "serve",

@@ -2,7 +2,9 @@
 
 A window is `length` consecutive tokens. With seed 0 windows are taken from the start of the text in order, which is
 what llama-imatrix and most harnesses do, so that figures can be compared; any other seed draws distinct windows.
-Text files are read whole, and tokenized as far as windows from the start need it; JSONL lines hold `text`, or `messages` that go through the model's chat template.
+Text files are read whole, and tokenized as far as windows from the start need it; JSONL lines hold `text`, or
+`messages` that go through the model's chat template.
+
 Not here: text sampled from the model itself (selftext.py).
 """
 

@@ -20,7 +20,7 @@ import msgspec
 
 from bitwright.core.errors import UsageError, did_you_mean
 from bitwright.core.plan import ArtifactFormat, ModelFacts, TensorPlan
-from bitwright.core.schemes import FP8_BLOCK, MX_GROUP, NV_GROUP, MinifloatScheme
+from bitwright.core.schemes import FP8_BLOCK, MX_GROUP, NV_GROUP, MinifloatScheme, static_inputs
 from bitwright.facts.compressed_types import COMPRESSED_TYPES, FP8_TOKEN
 from bitwright.facts.families import is_block_linear
 from bitwright.facts.stored_tensors import Parts
@@ -95,6 +95,16 @@ def modelopt_parts(entry: TensorPlan) -> Parts:
 
 def float_folder_notes(format: ArtifactFormat, scheme: MinifloatScheme, facts: ModelFacts) -> list[str]:
     """What a person should know of serving the artifact."""
+    found = _folder_notes(format, scheme, facts)
+    if facts.experts is not None and static_inputs(scheme) is not None:
+        found.append(
+            "vLLM gives all experts of a block the largest of their input scales; the verdict rounds the inputs of "
+            "each under its own"
+        )
+    return found
+
+
+def _folder_notes(format: ArtifactFormat, scheme: MinifloatScheme, facts: ModelFacts) -> list[str]:
     if format != "fp8":
         return []
     if scheme.scaling != "block":

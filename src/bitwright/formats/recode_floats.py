@@ -74,7 +74,9 @@ def _inverse(factor: Array) -> Array:
 
 def _to_ggml(value: QTensor, scheme: MinifloatScheme) -> QTensor:
     if (scheme.element, scheme.scaling) != ("e2m1", "mx"):
-        raise UnsupportedError(f"GGUF files as they are written here have no type for {scheme.label}")
+        if scheme.scaling == "nv":
+            raise UnsupportedError("GGUF's NVFP4 keeps its factor in a tensor of its own, which is not written here")
+        raise UnsupportedError(f"GGUF has no type for {scheme.label}")
     return QTensor(scheme=GGML_MX, codes=value.codes, fields={"e": value.fields["exponents"]})
 
 

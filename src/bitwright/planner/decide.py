@@ -143,6 +143,8 @@ def _on_gpu(facts: ModelFacts, device: DeviceFacts, request: Request, capability
         chosen_because = "one scale per output channel and per token: nothing to calibrate, nothing to saturate"
     else:
         because = f"{device.name} is a GPU: integer weights with 16-bit activations in vLLM"
+    if capability is None:
+        warnings.append(f"which kernels vLLM has on {device.name} is not known here; rows of engines are NVIDIA's")
     if capability is not None and capability < (8, 0) and facts.dtype == "BF16":
         warnings.append(f"{device.name} cannot compute in bf16: start vLLM with --dtype half")
     reasons = (

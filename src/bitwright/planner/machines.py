@@ -29,6 +29,7 @@ from bitwright.planner.deployment import Deployment
 from bitwright.planner.memory import LLAMA_CPP
 from bitwright.planner.roofline import NANO, Cores, Machine, Roofline, Running
 
+BLOCK = 256  # weights that fill blocks of every ggml type
 GIGA, TERA, MICRO = 1e9, 1e12, 1e-6
 LINK_GB_S = 64.0  # of a device whose links are not known: PCIe 4.0 x16, both directions
 ASSUMED_CORES = 8  # of a processor that is not this one
@@ -145,7 +146,10 @@ def _cores(device: DeviceFacts, calibration: MachineCalibration | None, ends: En
 
 
 def _calibrated(found: MachineCalibration, slowness: float) -> Cores:
-    """Measured types as they are; others as far from the table as the measured ones are, in the middle."""
+    """Measured types as they are; others as far from the table as the measured ones are, in the middle.
+
+    Weights that were read faster than a copy say more of the memory than the copy does, which writes too.
+    """
     table = ggml_costs()
     measured = {cost.type: cost for cost in found.types}
     known = [kind for kind in measured if kind in table]
@@ -153,8 +157,9 @@ def _calibrated(found: MachineCalibration, slowness: float) -> Cores:
     prefill = _middle([measured[kind].prefill / table[kind].prefill for kind in known])
     costs = {kind: (cost.decode * decode, cost.prefill * prefill) for kind, cost in table.items()}
     costs |= {kind: (cost.decode, cost.prefill) for kind, cost in measured.items()}
+    read = [GgmlScheme(type=kind).bytes_for(1, BLOCK) / BLOCK / cost.decode for kind, cost in measured.items()]
     return Cores(
-        bandwidth=found.copy_gb_s * GIGA,
+        bandwidth=max(found.copy_gb_s, *read) * GIGA,
         costs={kind: (first * slowness, later * slowness) for kind, (first, later) in costs.items()},
         attention_ns=found.attention_ns * slowness,
         prompt_attention_ns=found.prompt_attention_ns * slowness,

@@ -18,6 +18,7 @@ Not here: queues, speculative decoding, images, offloading.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 
 from bitwright.core.intervals import Interval
@@ -34,6 +35,7 @@ from bitwright.planner.roofline import NOTHING, Attention, Machine, Seconds
 from bitwright.planner.step_weights import Matrices, matrices_of
 
 CHUNK, LLAMA_CPP_CHUNK = 2048, 512  # vLLM's max_num_batched_tokens, llama.cpp's n_ubatch
+LARGEST_BATCH = 1 << 16
 CACHE_SHARES = {"fp8": 1 / CACHE_BYTES, "q8_0": GGML_BLOCKS["Q8_0"][1] / GGML_BLOCKS["Q8_0"][0] / CACHE_BYTES}
 
 
@@ -92,6 +94,22 @@ def relative_rate(
             return None
         rates.append(figures(deployment, matrices, machine).rate / base)
     return _interval(*rates)
+
+
+def crossover_batch(deployment: Deployment, calibration: MachineCalibration | None = None) -> int | None:
+    """The fewest requests whose common decoding step is compute bound in its matrices; the cache is left out, because
+    more requests never share it. `None` where nothing is known, or where no batch is large enough."""
+    machine = machine_of(deployment, calibration, Ends("expected", "expected"))
+    if machine is None:
+        return None
+    matrices, bounds = matrices_of(deployment), range(1, LARGEST_BATCH + 1)
+
+    def computes(batch: int) -> bool:
+        seconds = sum((machine.product(part, batch) for part in matrices), NOTHING)
+        return machine.regime(seconds) == "compute"
+
+    found = bisect.bisect_left(bounds, True, key=computes)
+    return bounds[found] if found < len(bounds) else None
 
 
 def figures(deployment: Deployment, matrices: tuple[Matrices, ...], machine: Machine) -> Figures:

@@ -23,6 +23,7 @@ from bitwright.core.schemes import (
 )
 from bitwright.facts.compressed_types import LinearScheme
 from bitwright.facts.families import FAMILIES, gguf_name, is_block_linear
+from bitwright.facts.float_folders import FLOAT_FOLDERS
 from bitwright.facts.folder_types import FolderScheme
 from bitwright.facts.gguf_mixtures import ggml_types
 from bitwright.facts.packed_tensors import parts_of
@@ -61,10 +62,10 @@ def linear_tensors(
             f"vision-language models are not written as {format}: its config names no parts of a model",
             hint="use --format compressed-tensors",
         )
-    if facts.experts is not None and format != "compressed-tensors":
+    if facts.experts is not None and format not in ("compressed-tensors", *FLOAT_FOLDERS):
         raise UnsupportedError(
             f"mixtures of experts are not written as {format}: engines want all experts of a block in one kernel",
-            hint="use --format compressed-tensors",
+            hint="use --format compressed-tensors, fp8 or modelopt",
         )
     planned = []
     for tensor in in_order(facts):

@@ -17,15 +17,10 @@ from numpy.typing import NDArray
 
 from bitwright.core.schemes import GGML_BLOCKS
 
-SCALE_OFFSETS = {
-    "Q8_0": (0,),
-    "Q6_K": (208,),
-    "Q5_K": (0, 2),
-    "Q4_K": (0, 2),
-    "Q3_K": (108,),
-    "Q4_0": (0,),
-    "Q5_0": (0,),
-}
+SCALE_OFFSETS = {  # bytes at which a block has a float16
+    "Q8_0": (0,), "Q6_K": (208,), "Q5_K": (0, 2), "Q4_K": (0, 2), "Q3_K": (108,), "Q2_K": (80, 82), "IQ4_XS": (0,),
+    "IQ4_NL": (0,), "Q5_0": (0,), "Q5_1": (0, 2), "Q4_0": (0,), "Q4_1": (0, 2),
+}  # fmt: skip
 SCALE = np.float16(1e-4)
 DEVIATION = np.float32(0.02)
 SEED = 0

@@ -1,0 +1,1 @@
+"""What is wrong with a plan, a launch line or a manifest."""

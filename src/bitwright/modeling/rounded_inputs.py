@@ -6,7 +6,8 @@
     mx      nearest E2M1 or E4M3 of x / s, s a power of two                 per 32 inputs
 
 Values come back in float32, scaled again, so that any product can follow. These are the rules of compressed-tensors;
-engines differ from them in the last bit of a scale (vLLM divides int8 by 127).
+vLLM divides int8 per token by 127 (docs/decisions/0008-int8-scale-of-tokens.md), other engines differ in the last bit
+of a scale.
 
 Source: compressed-tensors 0.20, quantization/lifecycle/forward.py and quantization/utils/{helpers,mxfp_utils}.py.
 """

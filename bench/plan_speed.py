@@ -48,7 +48,7 @@ from bitwright.facts.engine_kernels import find_kernel
 from bitwright.facts.hardware import find_device
 from bitwright.pipeline.run import quantize
 from bitwright.planner.deployment import Deployment
-from bitwright.planner.memory import LLAMA_CPP
+from bitwright.planner.engine_names import LLAMA_CPP
 from bitwright.planner.speed import speed
 
 TYPES = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "IQ4_XS")
@@ -167,7 +167,8 @@ def run_cases(
                     calibrated_type=stored <= known,
                     prompt=(
                         point.prompt_tokens_s,
-                        *(found.ttft_seconds.under(point.prompt_tokens) for found in (after, before)),
+                        after.ttft_seconds.under(point.prompt_tokens),
+                        before.ttft_seconds.under(point.prompt_tokens),
                     ),
                     decode=(point.decode_tokens_s, after.user_tokens_per_second, before.user_tokens_per_second),
                     regimes=("memory" if ratio >= FREE else "compute", before.decode),

@@ -313,6 +313,18 @@ def test_a_calibrated_processor() -> None:
         assert found.prefill == "compute"
 
 
+def test_where_memory_is_the_limit_other_types_cost_their_bytes() -> None:
+    """Many cores: all measured types are read at 100 GB/s, so Q6_K is too, whatever unpacking it costs one core."""
+    calibration = calibrated(F16=(0.02, 0.001), Q8_0=(1.0625 / 100, 0.001), Q4_K=(0.5625 / 100, 0.001))
+    wish = deployment(
+        llama(**LLAMA_8B), "Q6_K", target("cpu-avx2", prompt=16, output=16, concurrency=1), engine="llama.cpp"
+    )
+    found = speed(wish, calibration)
+    assert found is not None
+    read = sum(part.bytes for part in matrices_of(wish)) * found.user_tokens_per_second.expected
+    assert 90e9 < read < 100e9
+
+
 def test_calibration_narrows() -> None:
     goal = target("cpu-avx2", prompt=512, output=64, concurrency=1)
     wish = deployment(llama(**LLAMA_8B), "Q4_K_M", goal, engine="llama.cpp")

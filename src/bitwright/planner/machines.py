@@ -11,9 +11,10 @@ Not here: the factors (facts/speed_factors.toml), the arithmetic (roofline.py).
 from __future__ import annotations
 
 import dataclasses
+import statistics
 
 from bitwright.core.devices import DeviceFacts, Rates
-from bitwright.core.machine import MachineCalibration
+from bitwright.core.machine import MachineCalibration, TypeCost
 from bitwright.core.schemes import FloatScheme, GgmlScheme, WeightScheme
 from bitwright.facts.speed_factors import (
     End,
@@ -26,10 +27,11 @@ from bitwright.facts.speed_factors import (
     processor,
 )
 from bitwright.planner.deployment import Deployment
-from bitwright.planner.memory import LLAMA_CPP
+from bitwright.planner.engine_names import LLAMA_CPP
 from bitwright.planner.roofline import NANO, Cores, Machine, Roofline, Running
 
 BLOCK = 256  # weights that fill blocks of every ggml type
+HELD_UP = 1.1  # memory holds a type up that is read nearly as fast as any
 GIGA, TERA, MICRO = 1e9, 1e12, 1e-6
 LINK_GB_S = 64.0  # of a device whose links are not known: PCIe 4.0 x16, both directions
 ASSUMED_CORES = 8  # of a processor that is not this one
@@ -127,8 +129,8 @@ def is_float(scheme: WeightScheme) -> bool:
 
 
 def _cores(device: DeviceFacts, calibration: MachineCalibration | None, ends: Ends) -> Cores:
-    if calibration is not None and calibration.types:
-        return _calibrated(calibration, MEASURED.at(ends.common))
+    if calibration is not None and (measured := _measured(calibration)):
+        return _calibrated(calibration, measured, MEASURED.at(ends.common))
     row = processor(device.architecture)
     cores = row.core.at(ends.common) * (device.cores or ASSUMED_CORES)
     bandwidth = row.bandwidth.at(ends.common)
@@ -145,21 +147,28 @@ def _cores(device: DeviceFacts, calibration: MachineCalibration | None, ends: En
     )
 
 
-def _calibrated(found: MachineCalibration, slowness: float) -> Cores:
-    """Measured types as they are; others as far from the table as the measured ones are, in the middle.
+def _measured(found: MachineCalibration) -> dict[str, TypeCost]:
+    """Types of the table that took any time: on a machine that was disturbed too much, none may be left."""
+    return {cost.type: cost for cost in found.types if cost.type in ggml_costs() and cost.decode > 0}
+
+
+def _calibrated(found: MachineCalibration, measured: dict[str, TypeCost], slowness: float) -> Cores:
+    """Measured types as they are; of others, bytes at the measured bandwidth, or the table's cost times as much as the
+    measured ones differ from it, in the middle of those that memory does not hold up.
 
     Weights that were read faster than a copy say more of the memory than the copy does, which writes too.
     """
     table = ggml_costs()
-    measured = {cost.type: cost for cost in found.types}
-    known = [kind for kind in measured if kind in table]
-    decode = _middle([measured[kind].decode / table[kind].decode for kind in known])
-    prefill = _middle([measured[kind].prefill / table[kind].prefill for kind in known])
+    read = {kind: GgmlScheme(type=kind).bytes_for(1, BLOCK) / BLOCK / cost.decode for kind, cost in measured.items()}
+    bandwidth = max(found.copy_gb_s, *read.values())
+    ratios = {kind: cost.decode / table[kind].decode for kind, cost in measured.items()}
+    waiting = [kind for kind in measured if read[kind] * HELD_UP > bandwidth]
+    decode = _middle([ratio for kind, ratio in ratios.items() if kind not in waiting]) or min(ratios.values())
+    prefill = _middle([cost.prefill / table[kind].prefill for kind, cost in measured.items()])
     costs = {kind: (cost.decode * decode, cost.prefill * prefill) for kind, cost in table.items()}
     costs |= {kind: (cost.decode, cost.prefill) for kind, cost in measured.items()}
-    read = [GgmlScheme(type=kind).bytes_for(1, BLOCK) / BLOCK / cost.decode for kind, cost in measured.items()]
     return Cores(
-        bandwidth=max(found.copy_gb_s, *read) * GIGA,
+        bandwidth=bandwidth * GIGA / slowness,
         costs={kind: (first * slowness, later * slowness) for kind, (first, later) in costs.items()},
         attention_ns=found.attention_ns * slowness,
         prompt_attention_ns=found.prompt_attention_ns * slowness,
@@ -169,6 +178,5 @@ def _calibrated(found: MachineCalibration, slowness: float) -> Cores:
 
 
 def _middle(values: list[float]) -> float:
-    """The median; 1 where there is nothing to compare."""
-    ordered = sorted(values)
-    return ordered[len(ordered) // 2] if ordered else 1.0
+    """The median, 0 of nothing."""
+    return statistics.median(values) if values else 0.0

@@ -1,22 +1,23 @@
 """Checks of size: does the model fit with room for keys and values, do heads divide, is the context one it knows.
 
-Bytes are those of planner/memory.py; what is not known (a model outside the catalogue, no target) is not judged.
+The cache is counted by layers, what engines add at its lower end (facts/engine_memory.toml); what is not known (a model
+outside the catalogue, no target) is not judged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import msgspec
-
 from bitwright.core.findings import Finding
 from bitwright.core.plan import DeviceFacts, ModelFacts
 from bitwright.core.units import format_bytes
+from bitwright.facts.engine_memory import engine_bytes
 from bitwright.facts.lint_rules import finding
+from bitwright.planner.cache_bytes import kv_cache_bytes
+from bitwright.planner.engine_names import LLAMA_CPP, VLLM
 from bitwright.planner.lint.launches import Launch
 from bitwright.planner.lint.options import as_fraction
 from bitwright.planner.lint.world import World
-from bitwright.planner.memory import LLAMA_CPP, VLLM, kv_cache_bytes, overhead_interval
 
 SHARES = {"vllm": 0.92, "sglang": 0.9, "llama.cpp": 1.0}  # of a device, where the line does not say
 OF_TOTAL = ("vllm", "sglang", "tgi")  # engines whose fraction is of the whole device
@@ -76,7 +77,8 @@ def _memory(launch: Launch, world: World, facts: ModelFacts, device: DeviceFacts
             return  # the rest stays in main memory
     weights = weights_of(facts, world.served.bits)
     engine = launch.engine if launch.engine == LLAMA_CPP else VLLM  # the others are taken to be like vLLM
-    overhead = overhead_interval(facts, msgspec.structs.replace(device, count=count), engine=engine)[0]
+    process = engine_bytes(engine, device.kind, "process")
+    overhead = int(process.low) * count if process is not None else 0
     available = int(device.memory_bytes * count * share)
     left = available - weights - overhead
     context = min(launch.number("context") or CONTEXT, facts.context)

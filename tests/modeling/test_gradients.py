@@ -1,5 +1,7 @@
 """The block-by-block backward pass against autograd through the whole model at once."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -60,12 +62,15 @@ def test_both_ways_agree(tmp_path: Path, family: str) -> None:
     for index in range(walker.layers):
         hidden.append(walker.run_block(index, hidden[-1]))
     entered = whole_model_inputs(folder, tokens)
-    gradients, head = head_gradients(walker, hidden[-1].split(4), torch.Generator().manual_seed(0))
+    gradients: list[torch.Tensor] = []
+    head = head_gradients(walker, hidden[-1].split(4), torch.Generator().manual_seed(0), gradients.append)
     np.testing.assert_allclose(head.tokens, expected["lm_head"].square().mean(1), rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(head.rows, expected["lm_head"].square().mean(0), rtol=1e-4, atol=1e-7)
-    gradients = list(torch.cat(gradients).split(2))
+    above = torch.cat(gradients).split(2)
     for index in reversed(range(walker.layers)):
-        gradients, weights = block_gradients(walker, index, hidden[index].split(2), gradients)
+        back: list[torch.Tensor] = []
+        weights = block_gradients(walker, index, hidden[index].split(2), above, back.append)
+        above = tuple(back)
         for group, modules in FAMILIES[family].linears.items():
             squares = [expected[f"model.layers.{index}.{module}"].square() for module in modules]
             tokens_N = torch.stack([square.mean(1) for square in squares]).mean(0)
@@ -87,20 +92,22 @@ def test_an_interrupted_pass_ends_with_the_same_weights(
         return take_sensitivities(work, walker, tokens, batch=2, progress=SILENT)
 
     whole = weigh(tmp_path / "whole")
-    save = sensitivity._save
+    writing = sensitivity.writing_states
     left = [0]
 
-    def dying(path: Path, values: torch.Tensor, *, exact: bool = False) -> None:
-        left[0] -= 1
-        if left[0] == 0:
-            raise KeyboardInterrupt
-        save(path, values, exact=exact)
+    @contextlib.contextmanager
+    def dying(path: Path, windows: int, *, sealed: bool) -> Iterator[object]:
+        with writing(path, windows, sealed=sealed) as writer:
+            yield writer
+            left[0] -= 1
+            if left[0] == 0:
+                raise KeyboardInterrupt
 
     for fatal in range(1, 20):  # die at the n-th write, then go on
         left[0] = fatal
         work = tmp_path / f"killed-{fatal}"
         with monkeypatch.context() as patch:
-            patch.setattr(sensitivity, "_save", dying)
+            patch.setattr(sensitivity, "writing_states", dying)
             try:
                 weigh(work)
             except KeyboardInterrupt:
@@ -128,7 +135,8 @@ def test_gradients_pass_through_routed_experts(tmp_path: Path, family: str) -> N
     positions = torch.arange(16)[None]
     out = model.model.layers[0](leaf, position_embeddings=model.model.rotary_emb(leaf, positions))
     (out[0] if isinstance(out, tuple) else out).backward(above)
-    back, weights = block_gradients(walker, 0, hidden.split(2), above.split(2))
+    back: list[torch.Tensor] = []
+    weights = block_gradients(walker, 0, hidden.split(2), above.split(2), back.append)
     torch.testing.assert_close(torch.cat(back), leaf.grad, rtol=1e-3, atol=1e-5)
     assert len(weights.rows) == 4 + 3 * (4 + (family == "qwen2_moe"))
     assert not any(name.startswith("experts") for name in weights.tokens)

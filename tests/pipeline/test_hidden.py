@@ -26,7 +26,7 @@ def test_states_come_back_as_they_were(tmp_path: Path, dtype: torch.dtype) -> No
     assert [len(part) for part in batches] == [2, 2, 2, 1]
     assert torch.equal(torch.cat(list(batches)), states)
     assert torch.equal(batches[3], states[6:])
-    assert torch.equal(torch.cat(list(opened.batches(4, narrow=True))), states.bfloat16())
+    assert torch.equal(torch.cat(list(opened.batches(4, dtype=torch.bfloat16))), states.bfloat16())
     assert np.load(path).shape == (7, 5, 12)  # an ordinary file of numpy
 
 

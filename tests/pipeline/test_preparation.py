@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -34,19 +36,21 @@ def killed(plan: Plan, out: Path, writes: int, monkeypatch: pytest.MonkeyPatch) 
     """Leave `.prepared` as a kill at the n-th array leaves it, or complete, with no block quantized."""
     from bitwright.pipeline import run
 
-    save, left = sensitivity._save, [writes]
+    writing, left = sensitivity.writing_states, [writes]
 
-    def dying(*args: object, **named: object) -> None:
-        left[0] -= 1
-        if left[0] == 0:
-            raise KeyboardInterrupt
-        save(*args, **named)
+    @contextlib.contextmanager
+    def dying(path: Path, windows: int, *, sealed: bool) -> Iterator[object]:
+        with writing(path, windows, sealed=sealed) as writer:
+            yield writer
+            left[0] -= 1
+            if left[0] == 0:
+                raise KeyboardInterrupt
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sensitivity, "_save", dying)
+        patch.setattr(sensitivity, "writing_states", dying)
         patch.setattr(run, "quantize_block", stop)
         with pytest.raises(KeyboardInterrupt):
             quantize(plan, Path(plan.model.path), out)

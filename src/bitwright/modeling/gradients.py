@@ -5,8 +5,9 @@ output y of every linear. The second-order loss of an error E in its weights is 
 into a part per token and a part per output leaves two vectors per linear: weights of tokens for the Gram matrix
 (all readers of one input share them), and weights of rows for comparing types under a byte budget.
 
-The model is walked block by block in both directions: hidden states at block boundaries are kept by the caller, a block
-is loaded, run forward again and differentiated. Memory is one block, one batch of activations with their gradients.
+The model is walked block by block in both directions: hidden states and gradients at block boundaries are kept by the
+caller, a block is loaded, run forward again and differentiated. Memory is one block and one batch of activations with
+their gradients, and at the head its weights and some logits.
 
 Not here: where hidden states lie between the passes (pipeline/sensitivity.py), what is done with the weights.
 Source: the diagonal Fisher information as in Dong et al. 2020, arXiv:1911.03852 (HAWQ-V2) and Kim et al. 2024,
@@ -17,7 +18,7 @@ Dimension key: W windows · T tokens per window · H hidden · O outputs · V vo
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -62,17 +63,31 @@ class EmbeddingWeights:
     columns: NDArray[np.float32]
 
 
-def embedding_weights(gradients: Sequence[torch.Tensor], scale: float = 1.0) -> EmbeddingWeights:
-    """From the gradients at the input of the first block, [W, T, H] batch by batch, which is `scale` times the rows."""
-    square_NH = (scale * torch.cat([gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients])).square()
-    return EmbeddingWeights(tokens=square_NH.mean(dim=1).numpy(), columns=square_NH.mean(dim=0).numpy())
+class EmbeddingSquares:
+    """Sums of squared gradients at the input of the first block, which is `scale` times the embedding's rows."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self._scale, self._tokens, self._columns_H = scale, list[torch.Tensor](), torch.zeros(1, dtype=torch.float64)
+
+    def add(self, gradient_WTH: torch.Tensor) -> None:
+        """Count the next windows in."""
+        square_NH = (self._scale * gradient_WTH.reshape(-1, gradient_WTH.shape[-1])).square()
+        self._tokens.append(square_NH.mean(dim=1))
+        self._columns_H = self._columns_H + square_NH.sum(dim=0, dtype=torch.float64)
+
+    def weights(self) -> EmbeddingWeights:
+        """Of all windows that were counted."""
+        tokens_N = torch.cat(self._tokens)
+        columns_H = (self._columns_H / len(tokens_N)).float()
+        return EmbeddingWeights(tokens=tokens_N.numpy(), columns=columns_H.numpy())
 
 
 def head_gradients(
-    walker: Walker, batches: Sequence[torch.Tensor], generator: torch.Generator
-) -> tuple[list[torch.Tensor], HeadWeights]:
-    """Gradients at the last hidden states [W, T, H], batch by batch, of the sum over tokens of the cross-entropy."""
-    gradients, tokens, rows_V, squares_H = [], [], torch.zeros(1), torch.zeros(1)
+    walker: Walker, batches: Sequence[torch.Tensor], generator: torch.Generator, keep: Callable[[torch.Tensor], None]
+) -> HeadWeights:
+    """Weights at the head; `keep` is given the gradients at the last hidden states [W, T, H], batch by batch, of the
+    sum over tokens of the cross-entropy."""
+    tokens, rows_V, squares_H = [], torch.zeros(1), torch.zeros(1)
     for hidden_WTH in batches:
         flat_NH = hidden_WTH.reshape(-1, hidden_WTH.shape[-1])
         parts = []
@@ -90,20 +105,23 @@ def head_gradients(
             tokens.append(square_NV.mean(dim=1))
             rows_V = rows_V + square_NV.sum(dim=0)
             squares_H = squares_H + (walker.normed(part_NH).square() * tokens[-1][:, None]).sum(dim=0)
-        gradients.append(torch.cat(parts).reshape(hidden_WTH.shape))
+        keep(torch.cat(parts).reshape(hidden_WTH.shape))
     tokens_N = torch.cat(tokens)
     count = len(tokens_N)
-    weights = HeadWeights(tokens=tokens_N.numpy(), rows=(rows_V / count).numpy(), squares=(squares_H / count).numpy())
-    return gradients, weights
+    return HeadWeights(tokens=tokens_N.numpy(), rows=(rows_V / count).numpy(), squares=(squares_H / count).numpy())
 
 
 def block_gradients(
-    walker: Walker, index: int, hidden: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor]
-) -> tuple[list[torch.Tensor], BlockWeights]:
-    """Carry gradients back through block `index`.
+    walker: Walker,
+    index: int,
+    hidden: Iterable[torch.Tensor],
+    gradients: Iterable[torch.Tensor],
+    keep: Callable[[torch.Tensor], None],
+) -> BlockWeights:
+    """Carry gradients back through block `index`: its weights.
 
-    `hidden` are the block's inputs and `gradients` those at its outputs, both [W, T, H] batch by batch. Returns the
-    gradients at its inputs and the block's weights.
+    `hidden` are the block's inputs and `gradients` those at its outputs, both [W, T, H] batch by batch; `keep` is given
+    those at its inputs.
     """
     block = walker.load_block(index)
     measured = [group for group in walker.groups(index) if group.linears]
@@ -116,7 +134,7 @@ def block_gradients(
 
     handles += [block.get_submodule(group.leader).register_forward_pre_hook(keeper(group.leader)) for group in measured]
     squares = {group.name: torch.zeros(1) for group in measured}
-    back = []
+    count = 0
     try:
         for inputs_WTH, gradient_WTH in zip(hidden, gradients, strict=True):
             with torch.enable_grad():
@@ -124,7 +142,8 @@ def block_gradients(
                 outputs_WTH = walker.forward_with_gradient(block, leaf_WTH)
                 outputs_WTH.backward(gradient_WTH)  # type: ignore[no-untyped-call]
             assert leaf_WTH.grad is not None
-            back.append(leaf_WTH.grad)
+            keep(leaf_WTH.grad)
+            count += inputs_WTH.shape[:-1].numel()
             for group in measured:
                 inputs_NI = entered.pop(group.leader).flatten(0, -2)
                 weights_N = torch.stack([running[module].latest for module in group.modules]).mean(dim=0)
@@ -137,8 +156,7 @@ def block_gradients(
         for group in measured
         if group.expert is None
     }
-    count = sum(part.shape[0] * part.shape[1] for part in hidden)
-    return back, BlockWeights(
+    return BlockWeights(
         tokens=tokens,
         rows={module: square.rows(count) for module, square in running.items()},
         squares={group.name: (squares[group.name] / count).numpy() for group in measured},

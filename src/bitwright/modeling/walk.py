@@ -14,7 +14,7 @@ Dimension key: W windows · T tokens per window · H hidden · V vocabulary
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -88,6 +88,13 @@ class Walker:
         self.check_tokens(tokens, table.shape[0])
         rows = nn.functional.embedding(tokens, table).float()
         return rows if self.embedding_scale == 1 else rows * self.embedding_scale
+
+    @torch.no_grad()
+    def embed_batches(self, tokens: torch.Tensor, batch: int) -> Iterator[torch.Tensor]:
+        """The same, some windows at a time; the table is held until all have come."""
+        table = self._source.load(EMBEDDING)
+        for part in torch.split(tokens, batch):
+            yield self.embed(part, table)
 
     def check_tokens(self, tokens: torch.Tensor, vocabulary: int) -> None:
         """Refuse windows that the model cannot attend over, and ids that it has no row for."""
@@ -180,6 +187,10 @@ class Walker:
             inputs = round_inputs(inputs, self._head_rounding)
         logits = differentiable_linear(inputs, self._head_VH)
         return logits if self._cap is None else torch.tanh(logits / self._cap) * self._cap
+
+    def drop_head(self) -> None:
+        """Let go of the head's weights, two thousand million bytes where the vocabulary is large."""
+        self._head_VH = None
 
     def before_cap(self, gradient: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """The gradient at the head's own output, from that at the `logits`, which some families cap."""

@@ -113,7 +113,7 @@ class _Bench:
             self._write_rest()
         if self._shop.narrow:
             self._walker.narrow(self._block)
-            batches = self._batches(hidden, narrow=True)
+            batches = self._batches(hidden, torch.bfloat16)
         leaders = {group.leader: group for group in self._groups.values()}
         again = _is_run_again(self._shop.source.facts, self._groups, hidden)
         outputs = (run_repeated if again else run_staged)(
@@ -126,8 +126,8 @@ class _Bench:
         )
         return hidden.followed_by(outputs)
 
-    def _batches(self, hidden: HiddenStates, *, narrow: bool = False) -> Sequence[torch.Tensor]:
-        return hidden.batches(windows_at_once(self._shop.source.facts, hidden.length), narrow=narrow)
+    def _batches(self, hidden: HiddenStates, dtype: torch.dtype | None = None) -> Sequence[torch.Tensor]:
+        return hidden.batches(windows_at_once(self._shop.source.facts, hidden.length), dtype=dtype)
 
     def _float_pass(self, batches: Sequence[torch.Tensor]) -> Iterable[torch.Tensor]:
         folds = block_folds(self._shop.source.facts, self._index) if self._shop.rescale else ()

@@ -1,20 +1,21 @@
-"""Hidden states of all calibration windows behind one unit, in a file of the work directory.
+"""Hidden states of all calibration windows at one place in the model, or gradients there, in a file.
 
-They are read some windows at a time and the next unit's are written beside them, so memory does not grow with the
-number of windows; a run that goes on after a kill opens the same file. Plain reads and not a mapped file: mapped pages
-count as memory of this process.
+They are read some windows at a time and written batch by batch, so memory does not grow with the number of windows; a
+run that goes on after a kill opens the same file. Plain reads and not a mapped file: mapped pages count as memory of
+this process.
 
-Not here: which file belongs to the state of a run (job.py).
+Not here: which file belongs to the state of a run (job.py), what is in the files of a backward pass (sensitivity.py).
 Dimension key: W windows · T tokens · H hidden
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import IO, Any, overload
 
 import numpy as np
 import torch
@@ -25,26 +26,25 @@ from bitwright.core.errors import from_os_error
 from bitwright.pipeline.job import HiddenFile
 
 
-class HiddenStates:
-    """[W, T, H] in the file `file`, float32, or bfloat16 as the int16 of its bits: numpy knows none."""
+class StoredStates:
+    """[W, T, H] in one file, float32, or bfloat16 as the int16 of its bits: numpy knows none."""
 
-    def __init__(self, folder: Path, file: HiddenFile) -> None:
+    def __init__(self, path: Path) -> None:
         """Open what was written; its hash has been checked."""
-        self._folder, self.file = folder, file
-        self._path = file.path(folder)
+        self._path = path
         try:
-            with open(self._path, "rb") as handle:
+            with open(path, "rb") as handle:
                 np.lib.format.read_magic(handle)
                 shape, _, self._stored = np.lib.format.read_array_header_1_0(handle)
                 self._start = handle.tell()
         except OSError as error:
-            raise from_os_error(error, self._path) from error
+            raise from_os_error(error, path) from error
         self.windows, self.length, self.width = shape
         self.item_bytes = int(self._stored.itemsize)
 
-    def batches(self, windows: int, *, narrow: bool = False) -> Sequence[torch.Tensor]:
-        """Tensors [W, T, H] of so many windows each, read when they are asked for; in bfloat16 if `narrow`."""
-        return _Batches(self, windows, narrow=narrow)
+    def batches(self, windows: int, *, dtype: torch.dtype | None = None) -> Sequence[torch.Tensor]:
+        """Tensors [W, T, H] of so many windows each, read when they are asked for; as stored, or in another type."""
+        return _Batches(self, windows, dtype)
 
     def read(self, start: int, stop: int) -> torch.Tensor:
         """Windows `start` to `stop`."""
@@ -58,14 +58,23 @@ class HiddenStates:
         held = torch.from_numpy(values.reshape(count, self.length, self.width))
         return held.view(torch.bfloat16) if held.dtype == torch.int16 else held
 
+
+class HiddenStates(StoredStates):
+    """Hidden states behind a unit of a run."""
+
+    def __init__(self, folder: Path, file: HiddenFile) -> None:
+        """Open those in the work directory `folder`."""
+        super().__init__(file.path(folder))
+        self._folder, self.file = folder, file
+
     def followed_by(self, parts: Iterable[torch.Tensor]) -> HiddenStates:
         """Write those behind the next unit, [W, T, H] batch by batch, and open them. This file stays."""
         return write_hidden(self._folder, self.file.unit + 1, self.windows, parts)
 
 
 class _Batches(Sequence[torch.Tensor]):
-    def __init__(self, states: HiddenStates, windows: int, *, narrow: bool) -> None:
-        self._states, self._windows, self._narrow = states, windows, narrow
+    def __init__(self, states: StoredStates, windows: int, dtype: torch.dtype | None) -> None:
+        self._states, self._windows, self._dtype = states, windows, dtype
 
     def __len__(self) -> int:
         return -(-self._states.windows // self._windows)
@@ -80,22 +89,46 @@ class _Batches(Sequence[torch.Tensor]):
         if not 0 <= index < len(self):
             raise IndexError(index)
         part = self._states.read(index * self._windows, (index + 1) * self._windows)
-        return part.bfloat16() if self._narrow else part
+        return part if self._dtype is None else part.to(self._dtype)
+
+
+class _Writer:
+    """Batches one behind the other, under one header."""
+
+    def __init__(self, handle: IO[bytes], windows: int) -> None:
+        self._handle, self._windows = handle, windows
+        self.written, self.digest = 0, hashlib.sha256()
+
+    def add(self, part: torch.Tensor) -> None:
+        """Write the next windows, [W, T, H]."""
+        stored = _to_stored(part)
+        header = b"" if self.written else _header((self._windows, *stored.shape[1:]), stored.dtype)
+        for piece in (header, stored.tobytes()):
+            self._handle.write(piece)
+            self.digest.update(piece)
+        self.written += len(part)
+
+
+@contextlib.contextmanager
+def writing_states(path: Path, windows: int, *, sealed: bool = False) -> Iterator[_Writer]:
+    """Write the states of `windows` windows batch by batch; the file has its name when all have come.
+
+    A `sealed` one ends with its own SHA-256 (sealed.py).
+    """
+    with atomic_file(path) as handle:
+        writer = _Writer(handle, windows)
+        yield writer
+        assert writer.written == windows, f"{writer.written} of {windows} windows came"
+        if sealed:
+            handle.write(writer.digest.digest())
 
 
 def write_hidden(folder: Path, unit: int, windows: int, parts: Iterable[torch.Tensor]) -> HiddenStates:
     """Write those of `windows` windows behind unit `unit`, [W, T, H] batch by batch, and open them."""
-    digest, written = hashlib.sha256(), 0
-    with atomic_file(HiddenFile(unit=unit, sha256="").path(folder)) as handle:
+    with writing_states(HiddenFile(unit=unit, sha256="").path(folder), windows) as writer:
         for part in parts:
-            stored = _to_stored(part)
-            header = b"" if written else _header((windows, *stored.shape[1:]), stored.dtype)
-            for piece in (header, stored.tobytes()):
-                handle.write(piece)
-                digest.update(piece)
-            written += len(part)
-    assert written == windows, f"{written} of {windows} windows came"
-    return HiddenStates(folder, HiddenFile(unit=unit, sha256=digest.hexdigest()))
+            writer.add(part)
+    return HiddenStates(folder, HiddenFile(unit=unit, sha256=writer.digest.hexdigest()))
 
 
 def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:

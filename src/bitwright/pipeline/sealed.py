@@ -43,7 +43,7 @@ def save_arrays(path: Path, arrays: dict[str, NDArray[np.float32]]) -> None:
 
 def load_array(path: Path, work: Path) -> NDArray[Any]:
     """What `save_array` wrote. Raises `MismatchError` when the file is not that; `work` is what to remove then."""
-    _check(path, work)
+    check_seal(path, work)
     try:
         loaded: NDArray[Any] = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
@@ -53,7 +53,7 @@ def load_array(path: Path, work: Path) -> NDArray[Any]:
 
 def load_arrays(path: Path, work: Path) -> dict[str, NDArray[np.float32]]:
     """What `save_arrays` wrote; errors as in `load_array`."""
-    _check(path, work)
+    check_seal(path, work)
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
@@ -61,8 +61,8 @@ def load_arrays(path: Path, work: Path) -> dict[str, NDArray[np.float32]]:
         raise _other(path, work) from error
 
 
-def _check(path: Path, work: Path) -> None:
-    """Hold the file against the hash at its end, a piece in memory at a time."""
+def check_seal(path: Path, work: Path) -> None:
+    """Hold the file against the hash at its end, a piece in memory at a time; errors as in `load_array`."""
     digest = hashlib.sha256()
     try:
         left = path.stat().st_size - SEAL_BYTES

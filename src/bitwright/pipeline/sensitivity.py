@@ -4,7 +4,7 @@ A forward pass leaves the hidden states at every block boundary in the work dire
 what it stored, so that an interrupted pass ends with the same figures; a backward pass consumes them from the last
 block to the first. What is kept at the end is one small file per block.
 
-Disk: layers * tokens * hidden * 2 bytes while it runs. Memory: one block, the hidden states of all windows twice.
+Disk: layers * tokens * hidden * 2 bytes while it runs, of gradients twice 4. Memory: one block and one batch.
 Not here: the gradients themselves (modeling/gradients.py), their use (blocks.py).
 Dimension key: W windows · T tokens · H hidden
 """
@@ -12,6 +12,7 @@ Dimension key: W windows · T tokens · H hidden
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +22,15 @@ from numpy.typing import NDArray
 from bitwright.core.protocols import Progress
 from bitwright.modeling.gradients import (
     BlockWeights,
+    EmbeddingSquares,
     EmbeddingWeights,
     HeadWeights,
     block_gradients,
-    embedding_weights,
     head_gradients,
 )
 from bitwright.modeling.walk import Walker
-from bitwright.pipeline.sealed import load_array, load_arrays, save_array, save_arrays
+from bitwright.pipeline.hidden import StoredStates, writing_states
+from bitwright.pipeline.sealed import check_seal, load_arrays, save_arrays
 
 FOLDER = "gradients"
 HEAD, EMBEDDING = "head.npz", "embedding.npz"
@@ -82,12 +84,14 @@ def _forward(folder: Path, walker: Walker, tokens_WT: torch.Tensor, batch: int, 
     """Leave hidden-0000 … hidden-<layers>: the input of every block, and of the final norm."""
     begun = _newest(folder, "hidden")
     if begun is None:
-        _save(folder / "hidden-0000.npy", walker.embed(tokens_WT))
+        _save(_hidden_path(folder, 0), len(tokens_WT), walker.embed_batches(tokens_WT, batch))
         begun = 0
     progress.advance(begun)
     for index in range(begun, walker.layers):
-        hidden_WTH = _load(folder / f"hidden-{index:04d}.npy")
-        _save(folder / f"hidden-{index + 1:04d}.npy", walker.run_block(index, hidden_WTH, batch=batch))
+        block = walker.load_block(index)
+        inputs = _open(_hidden_path(folder, index)).batches(batch, dtype=torch.float32)
+        outputs = (walker.forward(block, part) for part in inputs)
+        _save(_hidden_path(folder, index + 1), len(tokens_WT), outputs)
         progress.advance()
 
 
@@ -95,28 +99,33 @@ def _backward(folder: Path, walker: Walker, batch: int, progress: Progress) -> N
     """Turn hidden states into weights, last block first; gradient-<i> is the gradient at the input of block i."""
     found = sorted(folder.glob("gradient-*.npy"))
     if not found:
-        last = folder / f"hidden-{walker.layers:04d}.npy"
-        generator = torch.Generator().manual_seed(SEED)
-        gradients, head = head_gradients(walker, torch.split(_load(last), batch), generator)
-        save_arrays(folder / HEAD, {"tokens": head.tokens, "rows": head.rows, "squares": head.squares})
-        _save(folder / f"gradient-{walker.layers:04d}.npy", torch.cat(gradients), exact=True)
+        last = _hidden_path(folder, walker.layers)
+        hidden, generator = _open(last), torch.Generator().manual_seed(SEED)
+        with writing_states(_gradient_path(folder, walker.layers), hidden.windows, sealed=True) as writer:
+            head = head_gradients(walker, hidden.batches(batch, dtype=torch.float32), generator, writer.add)
+            save_arrays(folder / HEAD, {"tokens": head.tokens, "rows": head.rows, "squares": head.squares})
+        walker.drop_head()
         last.unlink()
         at = walker.layers
     else:
         at = _number(found[0])
     progress.advance(1 + walker.layers - at)
     for index in reversed(range(at)):
-        path = folder / f"gradient-{index + 1:04d}.npy"
-        hidden = torch.split(_load(folder / f"hidden-{index:04d}.npy"), batch)
-        back, weights = block_gradients(walker, index, hidden, torch.split(_load(path), batch))
+        before, after = _gradient_path(folder, index), _gradient_path(folder, index + 1)
+        hidden = _open(_hidden_path(folder, index))
+        pairs = hidden.batches(batch, dtype=torch.float32), _open(after).batches(batch)
         if index == 0:
-            embedding = embedding_weights(back, walker.embedding_scale)
+            squares = EmbeddingSquares(walker.embedding_scale)
+            weights = block_gradients(walker, index, *pairs, squares.add)
+            embedding = squares.weights()
             save_arrays(folder / EMBEDDING, {"tokens": embedding.tokens, "columns": embedding.columns})
-        save_arrays(_block_path(folder, index), _named(weights))
-        if index:
-            _save(folder / f"gradient-{index:04d}.npy", torch.cat(back), exact=True)
-        path.unlink()
-        (folder / f"hidden-{index:04d}.npy").unlink()
+            save_arrays(_block_path(folder, index), _named(weights))
+        else:
+            with writing_states(before, hidden.windows, sealed=True) as writer:
+                weights = block_gradients(walker, index, *pairs, writer.add)
+                save_arrays(_block_path(folder, index), _named(weights))
+        after.unlink()
+        _hidden_path(folder, index).unlink()
         progress.advance()
 
 
@@ -142,13 +151,24 @@ def _number(path: Path) -> int:
     return int(found[1])
 
 
-def _save(path: Path, values: torch.Tensor, *, exact: bool = False) -> None:
-    save_array(path, values.numpy() if exact else values.bfloat16().view(torch.int16).numpy())
+def _hidden_path(folder: Path, index: int) -> Path:
+    return folder / f"hidden-{index:04d}.npy"
 
 
-def _load(path: Path) -> torch.Tensor:
-    stored = torch.from_numpy(load_array(path, path.parent.parent))
-    return stored.view(torch.bfloat16).float() if stored.dtype == torch.int16 else stored
+def _gradient_path(folder: Path, index: int) -> Path:
+    return folder / f"gradient-{index:04d}.npy"
+
+
+def _save(path: Path, windows: int, parts: Iterable[torch.Tensor]) -> None:
+    """Hidden states, in bfloat16."""
+    with writing_states(path, windows, sealed=True) as writer:
+        for part in parts:
+            writer.add(part.bfloat16())
+
+
+def _open(path: Path) -> StoredStates:
+    check_seal(path, path.parent.parent)
+    return StoredStates(path)
 
 
 def _load_all(path: Path) -> dict[str, NDArray[np.float32]]:

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 X86 = platform.machine() in ("x86_64", "AMD64")
+TRANSPOSED_WEIGHTS = 1 << 26  # at once, 256 MiB: more than a decoder's matrices have, less than large vocabularies
 PANEL = 384  # columns per product of `add_gram`: what lies left of the diagonal is not computed
 
 
@@ -67,7 +68,17 @@ class FrozenLinear(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         """[..., O] → [..., I]."""
-        return linear(gradients[0], context.weight_OI.T.contiguous()), None, None
+        return _back(gradients[0], context.weight_OI), None, None
+
+
+def _back(gradient: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
+    """gradient [..., O] times weight: [..., I]. A head is transposed some outputs at a time, for that takes a copy."""
+    step = max(1, TRANSPOSED_WEIGHTS // weight_OI.shape[1])
+    total = linear(gradient[..., :step], weight_OI[:step].T.contiguous())
+    for start in range(step, len(weight_OI), step):
+        part = slice(start, start + step)
+        total += linear(gradient[..., part], weight_OI[part].T.contiguous())
+    return total
 
 
 def differentiable_linear(

@@ -1,6 +1,7 @@
 """The importance matrix of a float model: Σ x² of every input of every linear over the calibration windows.
 
-The model runs as it is, in float32, one decoder block in memory at a time; nothing is quantized. Sums are taken in
+The model runs as it is, in float32, one decoder block in memory at a time, beside the hidden states of all windows;
+nothing is quantized. Sums are taken in
 float64. The output head is counted too (llama-imatrix does so only with --process-output): its input is the final norm.
 
 Not here: the file (formats/ggml/imatrix.py). Statistics of a model that is being quantized are taken on inputs that its
@@ -29,8 +30,8 @@ BATCH_TOKENS = 4096
 def measure(source: WeightSource, windows: TokenWindows, *, progress: Progress = SILENT) -> ImportanceMatrix:
     """Run the model over all windows and count. Raises `InputError` when an activation is not finite."""
     walker = Walker(source)
-    hidden_WTH = walker.embed(windows.tokens)
     per_batch = max(1, BATCH_TOKENS // windows.tokens.shape[1])
+    batches = list(walker.embed_batches(windows.tokens, per_batch))
     held: dict[str, list[_Sum]] = {}  # one, or one per expert
     progress.start("measuring inputs", walker.layers, "blocks")
     for index in range(walker.layers):
@@ -40,7 +41,8 @@ def measure(source: WeightSource, windows: TokenWindows, *, progress: Progress =
         handles = [
             block.get_submodule(leader).register_forward_pre_hook(_counter(counted)) for leader, counted in sums.items()
         ]
-        hidden_WTH = torch.cat([walker.forward(block, part) for part in torch.split(hidden_WTH, per_batch)])
+        for number, part in enumerate(batches):
+            batches[number] = walker.forward(block, part)
         for handle in handles:
             handle.remove()
         for group in groups:
@@ -49,7 +51,7 @@ def measure(source: WeightSource, windows: TokenWindows, *, progress: Progress =
                 held.setdefault(name, []).append(sums[group.leader])
         progress.advance()
     head = _Sum()
-    for part in torch.split(hidden_WTH, per_batch):
+    for part in batches:
         head.add(walker.normed(part))
     held[gguf_name(EMBEDDING if walker.tied else HEAD, source.facts.family)] = [head]
     entries = {name: _entry(sums, name) for name, sums in held.items()}

@@ -40,7 +40,7 @@ from bitwright.facts.checkpoint import is_gguf
 from bitwright.facts.families import BLOCK, EMBEDDING, FINAL_NORM, HEAD
 from bitwright.formats.float_rows import WIDENED, FloatRows
 from bitwright.formats.ggml.file import GgufWriter
-from bitwright.formats.ggml.imatrix import importances, read_imatrix
+from bitwright.formats.ggml.imatrix import planned_importances
 from bitwright.pipeline.casts import is_half
 from bitwright.pipeline.job import PREPARED, Job, UnitRecord
 from bitwright.pipeline.output import GrowingArtifact, partial_path, publish_all
@@ -117,7 +117,7 @@ def _run(plan: Plan, folder: Path, source: FloatRows, out: Path, job: Job, progr
     assert job.state is not None
     if len(job.state.done) < len(units):
         plans = {entry.name: entry for entry in plan.tensors}
-        bench = Bench(source=source, writer=writer, plans=plans, importance=_importance(plan))
+        bench = Bench(source=source, writer=writer, plans=plans, importance=planned_importances(plan))
         with GrowingArtifact(layouts, job.folder) as artifact:
             for unit in job.state.done:
                 artifact.check(unit.regions)
@@ -135,11 +135,6 @@ def _keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
         mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
-
-
-def _importance(plan: Plan) -> dict[str, NDArray[np.float32]]:
-    path = Path(plan.calibration.imatrix)
-    return importances(read_imatrix(path), path, plan.tensors, plan.model.family) if plan.calibration.imatrix else {}
 
 
 def _run_units(units: list[str], bench: Bench, job: Job, artifact: GrowingArtifact, progress: Progress) -> None:

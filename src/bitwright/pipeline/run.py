@@ -14,9 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from bitwright.calibration.corpora import TokenWindows, make_windows, windows_from_files
 from bitwright.calibration.selftext import self_windows
@@ -29,7 +27,7 @@ from bitwright.facts.families import EMBEDDING, FINAL_NORM, HEAD
 from bitwright.formats.compressed.writer import CompressedTensorsWriter
 from bitwright.formats.folders.float_writer import FloatFolderWriter
 from bitwright.formats.ggml.file import GgufWriter
-from bitwright.formats.ggml.imatrix import importances, read_imatrix
+from bitwright.formats.ggml.imatrix import planned_importances
 from bitwright.formats.layout import ArtifactWriter
 from bitwright.formats.original import open_original, other_weights
 from bitwright.formats.packed.awq_writer import AwqWriter
@@ -127,7 +125,7 @@ def _run(
                 saturate=plan.saturate,
                 sensitivities=_sensitivities(plan, source, prepared, windows, progress),
                 emit=artifact.write,
-                importance=_importance(plan),
+                importance=planned_importances(plan),
             )
             _run_units(units, shop, job, artifact, windows, progress)
     publish_all(layouts, job.folder, out)
@@ -218,12 +216,6 @@ def _beside(plans: Mapping[str, TensorPlan], source: WeightSource) -> list[str]:
     """What is planned of vision tower and projector."""
     decoder = set(source.names())
     return [name for name in plans if name not in decoder]
-
-
-def _importance(plan: Plan) -> dict[str, NDArray[np.float32]]:
-    """What an importance matrix says of the inputs, where the plan names one."""
-    path = Path(plan.calibration.imatrix)
-    return importances(read_imatrix(path), path, plan.tensors, plan.model.family) if plan.calibration.imatrix else {}
 
 
 WRITERS: dict[ArtifactFormat, Callable[[Plan, Path], ArtifactWriter]] = {

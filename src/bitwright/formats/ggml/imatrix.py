@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from bitwright.core.atomic import write_bytes
 from bitwright.core.errors import InputError, MismatchError, from_os_error
-from bitwright.core.plan import TensorPlan
+from bitwright.core.plan import Plan, TensorPlan
 from bitwright.facts.families import expert_of, gguf_name, gguf_tensor
 from bitwright.formats.ggml.summary import MAGIC, open_gguf
 
@@ -113,6 +113,12 @@ def importances(
             f"`{path}` speaks of no tensor of this model", hint="the importance matrix was made from another model"
         )
     return weights
+
+
+def planned_importances(plan: Plan) -> dict[str, NDArray[np.float32]]:
+    """What the importance matrix that a plan names says of its tensors; nothing where it names none."""
+    path = Path(plan.calibration.imatrix)
+    return importances(read_imatrix(path), path, plan.tensors, plan.model.family) if plan.calibration.imatrix else {}
 
 
 def write_imatrix(found: ImportanceMatrix, path: Path) -> None:

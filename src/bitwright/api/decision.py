@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bitwright.core.documents import read_document, write_document
 from bitwright.core.errors import MismatchError, UsageError
@@ -14,6 +14,7 @@ from bitwright.core.schemes import static_inputs
 
 if TYPE_CHECKING:
     from bitwright.planner.explain import Explanation
+    from bitwright.planner.wish import Wish
 
 PLAN_FILE = "plan.json"
 GROUP_SIZE = 128
@@ -25,23 +26,18 @@ def make_plan(
     *,
     target: str = "auto",
     use_case: str = "chat",
-    format: str | None = None,
-    type: str | None = None,
+    format: str | None = None, type: str | None = None,
     lora: Path | str | None = None,
-    method: str | None = None,
-    effort: str = "balanced",
-    bits: int | None = None,
-    group_size: int | None = GROUP_SIZE,
-    symmetric: bool = True,
+    method: str | None = None, effort: str = "balanced",
+    bits: int | None = None, group_size: int | None = GROUP_SIZE, symmetric: bool = True,
     calibration: CalibrationPlan | None = None,
     context: int = CONTEXT,
     act_order: str = "static",
-    kv_cache: str | None = None,
-    observer: str | None = None,
-    percentile: float | None = None,
+    kv_cache: str | None = None, observer: str | None = None, percentile: float | None = None,
     saturate: bool = False,
     overrides: Sequence[Override] = (),
     vision: str | None = None, projector: str | None = None, few_bits: bool = False,
+    wish: Wish | None = None,
     progress: Progress = SILENT,
 ) -> Plan:  # fmt: skip
     """Decide what becomes of every tensor of `model`; what is not given is chosen by use case and device.
@@ -50,7 +46,8 @@ def make_plan(
     model as it is read; `overrides` are types by hand for tensors whose names match; with `saturate`, values beyond
     F16's range become its largest; `observer` (minmax, percentile, mse, entropy) chooses the scales that are stored of
     inputs, keys and values; `vision` and `projector` (float, int8, int4; fewer than 8 bits with `few_bits`) say
-    what becomes of a vision-language model's other parts. Raises `InputError` for a damaged checkpoint, `UsageError`
+    what becomes of a vision-language model's other parts; with a `wish` (load, limits, cost) the plan ranks the ways to
+    serve the model. Raises `InputError` for a damaged checkpoint, `UsageError`
     for a request that cannot be, `EnvironmentFault` when nothing that may be chosen fits in memory.
     """
     from bitwright.facts.hardware import find_device
@@ -58,6 +55,7 @@ def make_plan(
     from bitwright.planner.observers import check_observer
     from bitwright.planner.request import check_request
     from bitwright.planner.vision import part_types
+    from bitwright.planner.wish import check_wish
 
     # Words before files: a misspelt flag is answered before a model is downloaded.
     check_request(
@@ -66,9 +64,12 @@ def make_plan(
     )  # fmt: skip
     if observer is not None:
         check_observer(observer, percentile)
+    if wish is not None:
+        check_wish(wish)
     method = _method_without_text(method, calibration)
     parts = part_types(vision, projector, few_bits=few_bits)
     device = find_device(target)
+    from bitwright.api.machine import stored
     from bitwright.api.models import described
 
     plan = build(
@@ -77,8 +78,17 @@ def make_plan(
         use_case=use_case, format=format, type=type, method=method, effort=effort, bits=bits, group_size=group_size,
         symmetric=symmetric, calibration=calibration, context=context, act_order=act_order, kv_cache=kv_cache,
         observer=observer, percentile=percentile, saturate=saturate, overrides=overrides, parts=parts,
+        wish=wish, machine=None if wish is None else stored(device, target),
     )  # fmt: skip
     return _without_unseen(plan)
+
+
+def wish_of(path: Path | None, **said: Any) -> Wish:
+    """A wish of flags over one of a file. Raises `UsageError` for a word or number that is none."""
+    from bitwright.planner.wish import read_wish, said_wish
+
+    flags = said_wish(**said)
+    return flags if path is None else flags.over(read_wish(path))
 
 
 def _method_without_text(method: str | None, calibration: CalibrationPlan | None) -> str | None:

@@ -124,6 +124,50 @@ Projector = Annotated[
 ]
 Context = Annotated[int, typer.Option("--context", metavar="N", min=1, help="Tokens of context to make room for.")]
 
+Workload = Annotated[
+    str | None,
+    typer.Option("--workload", metavar="LOAD", help="chat, code, rag, batch, agent, vlm or edge: lengths, requests."),
+]
+PromptTokens = Annotated[int | None, typer.Option("--prompt-tokens", metavar="N", min=1, help="Of a usual request.")]
+OutputTokens = Annotated[int | None, typer.Option("--output-tokens", metavar="N", min=1, help="Of a usual answer.")]
+SharedPrefix = Annotated[
+    int | None,
+    typer.Option("--shared-prefix", metavar="N", min=0, help="Tokens that prompts begin with, all the same."),
+]
+Concurrency = Annotated[
+    int | None, typer.Option("--concurrency", metavar="N", min=1, help="Requests in progress at once.")
+]
+Arrivals = Annotated[
+    float | None, typer.Option("--arrivals", metavar="RATE", help="Requests per second, where that is less.")
+]
+Ttft = Annotated[float | None, typer.Option("--ttft", metavar="SECONDS", help="Longest that the first token may take.")]
+UserSpeed = Annotated[
+    float | None, typer.Option("--user-speed", metavar="RATE", help="Tokens per second of each request, at least.")
+]
+Throughput = Annotated[
+    float | None, typer.Option("--throughput", metavar="RATE", help="Tokens per second of all requests, at least.")
+]
+Floor = Annotated[
+    float | None,
+    typer.Option("--floor", metavar="POINTS", help="Most that perplexity may rise; without it by use case."),
+]
+Aim = Annotated[
+    str | None, typer.Option("--aim", metavar="AIM", help="balanced (the handbook's order), cost or latency.")
+]
+Engine = Annotated[
+    list[str] | None, typer.Option("--engine", metavar="ENGINE", help="llama.cpp, vllm or sglang alone. Repeatable.")
+]
+ServedCache = Annotated[
+    str | None, typer.Option("--served-cache", metavar="TYPE", help="Keys and values when served: fp8 or q8_0.")
+]
+Price = Annotated[
+    float | None, typer.Option("--price", metavar="DOLLARS", help="Of one device for an hour, instead of the table's.")
+]
+WishFile = Annotated[
+    Path | None,
+    typer.Option("--wish", metavar="FILE", help="YAML with these keys (workload, ttft, …); flags go before it."),
+]
+
 Lora = Annotated[
     Path | None,
     typer.Option("--lora", metavar="DIR", help="A PEFT LoRA adapter to merge into MODEL, in memory, as it is read."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bitwright import api
-from bitwright.api.decision import CONTEXT, explain
+from bitwright.api.decision import CONTEXT, explain, wish_of
 from bitwright.cli import options, render
 from bitwright.cli.parsing import group_size_of, overrides_of
 from bitwright.cli.progress import progress
@@ -14,37 +14,40 @@ Examples:
   bitwright plan demo
   bitwright plan llama-3.1-70b --target h100-sxm:2
   bitwright plan ./Llama-3.1-8B --target rtx4090 --use-case code --explain
+  bitwright plan llama-3.1-70b --target h100-sxm:4 --concurrency 64 --user-speed 25 --aim cost
   bitwright plan ./Llama-3.1-8B --format compressed-tensors --bits 4 --group-size 128 --out plan.json"""
 
 
 def run(
     model: options.Model,
-    target: options.Target = "auto",
-    use_case: options.UseCase = "chat",
-    format: options.Format = None,
-    type: options.Type = None,
-    keep: options.Keep = None,
+    target: options.Target = "auto", use_case: options.UseCase = "chat",
+    format: options.Format = None, type: options.Type = None, keep: options.Keep = None,
     lora: options.Lora = None,
-    method: options.Method = None,
-    effort: options.Effort = "balanced",
-    act_order: options.ActOrder = "static",
-    kv_cache: options.KvCache = None,
-    observer: options.Observer = None,
-    percentile: options.Percentile = None,
-    bits: options.Bits = None,
-    group_size: options.GroupSize = "128",
-    asymmetric: options.Asymmetric = False,
+    method: options.Method = None, effort: options.Effort = "balanced", act_order: options.ActOrder = "static",
+    kv_cache: options.KvCache = None, observer: options.Observer = None, percentile: options.Percentile = None,
+    bits: options.Bits = None, group_size: options.GroupSize = "128", asymmetric: options.Asymmetric = False,
     vision: options.Vision = None,
     projector: options.Projector = None,
     force: options.Force = False,
     context: options.Context = CONTEXT,
+    workload: options.Workload = None, concurrency: options.Concurrency = None, arrivals: options.Arrivals = None,
+    prompt_tokens: options.PromptTokens = None, output_tokens: options.OutputTokens = None,
+    shared_prefix: options.SharedPrefix = None, served_cache: options.ServedCache = None,
+    ttft: options.Ttft = None, user_speed: options.UserSpeed = None, throughput: options.Throughput = None,
+    floor: options.Floor = None, aim: options.Aim = None, engine: options.Engine = None, price: options.Price = None,
+    wish: options.WishFile = None,
     out: options.OutFile = None,
     json: options.Json = False,
     explain_choices: options.Explain = False,
     quiet: options.Quiet = False,
-) -> None:
+) -> None:  # fmt: skip
     """Decide what becomes of a model on a device, and say why. Reads headers only."""
     whole, overrides = overrides_of(type, keep)
+    said = wish_of(
+        wish, workload=workload, prompt_tokens=prompt_tokens, output_tokens=output_tokens, shared_prefix=shared_prefix,
+        concurrency=concurrency, arrivals=arrivals, ttft=ttft, user_speed=user_speed, throughput=throughput,
+        floor=floor, aim=aim, engine=tuple(engine or ()), kv_cache=served_cache, price=price,
+    )  # fmt: skip
     made = api.plan(
         model,
         target=target,
@@ -66,6 +69,7 @@ def run(
         few_bits=force,
         context=context,
         overrides=overrides,
+        wish=said,
         progress=progress(quiet),
     )
     if out is not None:

@@ -22,6 +22,7 @@ from bitwright.core.records import (
     ValidationRecord,
 )
 from bitwright.core.units import format_bytes, format_seconds
+from bitwright.planner.ways import COLUMNS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,6 +44,16 @@ def print_json(document: Document) -> None:
 def print_plan(told: Explanation, *, reasons: bool) -> None:
     """What will be done; with `reasons`, why."""
     console = _console()
+    if told.ways:
+        _table(console, COLUMNS, told.all_ways if reasons else told.ways)
+        left = len(told.all_ways) - len(told.ways)
+        more = (
+            ""
+            if reasons or not left + len(told.refused)
+            else (f"; {left + len(told.refused)} more ways with --explain")
+        )
+        console.print(f"* planned below; figures are predictions{more}", markup=False, highlight=False)
+        console.print()
     _pairs(console, told.summary)
     _table(
         console,
@@ -51,6 +62,8 @@ def print_plan(told: Explanation, *, reasons: bool) -> None:
     )
     if reasons:
         _table(console, ("choice", "because", "source"), told.reasons)
+        if told.refused:
+            _table(console, ("refused", "because", "source"), told.refused)
     for warning in told.warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
 

@@ -10,6 +10,7 @@ Source: ggml docs/gguf.md; llama.cpp conversion/base.py (get_vocab_base).
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,10 +39,18 @@ class _Tokenizer(msgspec.Struct):
 
 def gguf_vocabulary_bytes(folder: Path, vocab: int) -> int:
     """Bytes of tokens, types and merges for `vocab` tokens; a guess where the tokenizer cannot be read."""
+    path = folder / FILE
     try:
-        tokenizer = msgspec.json.decode((folder / FILE).read_bytes(), type=_Tokenizer)
+        return _counted(path, vocab, path.stat().st_mtime_ns)
     except (OSError, msgspec.DecodeError):
         return vocab * BYTES_PER_TOKEN
+
+
+@functools.lru_cache(maxsize=4)  # a plan asks for every type that it looks at
+def _counted(path: Path, vocab: int, modified: int) -> int:
+    """Of the file as it was at `modified`."""
+    del modified
+    tokenizer = msgspec.json.decode(path.read_bytes(), type=_Tokenizer)
     texts = {number: text for text, number in tokenizer.model.vocab.items()}
     texts.update({token.id: token.content for token in tokenizer.added_tokens})
     tokens = len(texts) * (STRING + TYPE) + _utf8(texts.values())

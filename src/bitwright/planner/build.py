@@ -12,6 +12,7 @@ from functools import partial
 import msgspec
 
 from bitwright.core.errors import EnvironmentFault, UsageError
+from bitwright.core.machine import MachineCalibration
 from bitwright.core.plan import (
     ArtifactFormat,
     Budget,
@@ -42,6 +43,7 @@ from bitwright.facts.float_folders import FLOAT_FOLDERS, float_folder_notes
 from bitwright.facts.folder_types import FOLDERS, folder_notes
 from bitwright.facts.packed_tensors import parts_of
 from bitwright.facts.stored_tensors import safetensors_bytes
+from bitwright.planner.answer import answer, with_answer
 from bitwright.planner.column_order import with_act_order
 from bitwright.planner.decide import Candidate, Decision, capability_of, decide, named_scheme
 from bitwright.planner.file_size import gguf_file_bytes
@@ -53,6 +55,7 @@ from bitwright.planner.overrides import override_reasons, override_tensors
 from bitwright.planner.request import Request, check_request
 from bitwright.planner.tensors import bits_per_weight, float_tensors, gguf_tensors, linear_tensors, with_scheme
 from bitwright.planner.vision import KEPT, PartTypes, check_parts, vision_reasons, vision_tensors, vision_warnings
+from bitwright.planner.wish import Wish
 
 MIXED = "-mix"  # ends the label of a type some tensors of which were chosen by hand or under a byte budget
 SMALL_MODEL = 10**9
@@ -71,29 +74,24 @@ def make_plan(
     device: DeviceFacts,
     *,
     use_case: str,
-    format: str | None = None,
-    type: str | None = None,
-    method: str | None = None,
-    effort: str = "balanced",
-    bits: int | None = None,
-    group_size: int | None = 128,
-    symmetric: bool = True,
+    format: str | None = None, type: str | None = None, method: str | None = None, effort: str = "balanced",
+    bits: int | None = None, group_size: int | None = 128, symmetric: bool = True,
     calibration: CalibrationPlan | None = None,
     context: int = 4096,
     act_order: str = "static",
-    kv_cache: str | None = None,
-    observer: str | None = None,
-    percentile: float | None = None,
+    kv_cache: str | None = None, observer: str | None = None, percentile: float | None = None,
     saturate: bool = False,
     overrides: Sequence[Override] = (),
     parts: PartTypes = KEPT,
-) -> Plan:
+    wish: Wish | None = None, machine: MachineCalibration | None = None,
+) -> Plan:  # fmt: skip
     """Decide and size everything.
 
     `bits`, `group_size` (`None`: one scale per channel) and `symmetric` concern compressed-tensors, and giving `bits`
     names that format; `bits=None` is 4 when the format was named, and the use case's choice otherwise. A context longer
     than the model's is cut to it. `overrides` are types by hand (overrides.py), `parts` those of what lies beside a
     decoder (vision.py); `act_order` is GPTQ's (column_order.py), `observer` that of stored scales (observers.py).
+    With a `wish` the plan has a target and a ranking, narrowed by what was measured on the `machine` (answer.py).
     Raises `UsageError` on a request that cannot be, `UnsupportedError` on one that this version does not serve, and
     `EnvironmentFault` when nothing that may be chosen fits in memory.
     """
@@ -104,6 +102,11 @@ def make_plan(
         group_size=group_size, symmetric=symmetric,
     )  # fmt: skip
     decision, context = decide(facts, device, request), min(context, facts.context)
+    answered = None
+    if wish is not None:
+        sizes = partial(_sizes, facts, overrides, parts)
+        answered = answer(facts, device, request, decision, wish, sizes, context=context, machine=machine)
+        decision = answered.decision
     chosen, fit = _first_that_fits(facts, device, decision, context, overrides, parts)
     check_parts(facts, chosen.candidate.format, parts, request.use_case)
     how, how_reason = _method(chosen, request)
@@ -124,6 +127,7 @@ def make_plan(
         reasons=(*_reasons(facts, decision, chosen, parts), how_reason, *fit),
         warnings=(*decision.warnings, *_warnings(facts, device, chosen, parts)),
     )  # fmt: skip
+    plan = plan if answered is None else with_answer(plan, answered)
     return with_observer(with_kv_cache(with_act_order(plan, act_order), kv_cache), observer, percentile)
 
 
@@ -171,6 +175,14 @@ def _sized(
     overrides: Sequence[Override],
     parts: PartTypes,
 ) -> _Sized:
+    tensors = _tensors(facts, candidate, overrides, parts)
+    memory = serving_memory(facts, tensors, device, engine=candidate.engine, format=candidate.format, context=context)
+    return _Sized(candidate=candidate, tensors=tensors, memory=memory)
+
+
+def _tensors(
+    facts: ModelFacts, candidate: Candidate, overrides: Sequence[Override], parts: PartTypes
+) -> tuple[TensorPlan, ...]:
     if candidate.preset is not None:
         tensors = gguf_tensors(facts, candidate.preset)
     else:
@@ -179,9 +191,15 @@ def _sized(
             tensors = float_tensors(facts, candidate.scheme)
         else:
             tensors = (*linear_tensors(facts, candidate.scheme, candidate.format), *vision_tensors(facts, parts))
-    tensors = override_tensors(facts, tensors, candidate.format, overrides, partial(named_scheme, facts, candidate))
-    memory = serving_memory(facts, tensors, device, engine=candidate.engine, format=candidate.format, context=context)
-    return _Sized(candidate=candidate, tensors=tensors, memory=memory)
+    return override_tensors(facts, tensors, candidate.format, overrides, partial(named_scheme, facts, candidate))
+
+
+def _sizes(
+    facts: ModelFacts, overrides: Sequence[Override], parts: PartTypes, candidate: Candidate
+) -> tuple[tuple[TensorPlan, ...], int]:
+    """Tensors of a candidate, and the bytes of its file."""
+    tensors = _tensors(facts, candidate, overrides, parts)
+    return tensors, _file_bytes(facts, tensors, candidate.format)
 
 
 def _method(chosen: _Sized, request: Request) -> tuple[Method, Reason]:

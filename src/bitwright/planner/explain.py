@@ -11,19 +11,24 @@ import math
 
 from bitwright.core.plan import Plan, TensorPlan
 from bitwright.core.units import format_bytes
+from bitwright.planner.ways import figures, option_rows, refused_rows
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
     """Rows.
 
-    `summary`: what, value. `reasons`: choice, because, source. `types`: type, tensors, parameters, bytes.
+    `summary`: what, value. `reasons`: choice, because, source. `types`: type, tensors, parameters, bytes. `ways`: the
+    best ways to serve the model under `ways.COLUMNS`, `all_ways` all, `refused`: way, because, source.
     """
 
     summary: tuple[tuple[str, str], ...]
     reasons: tuple[tuple[str, str, str], ...]
     types: tuple[tuple[str, int, int, int], ...]
     warnings: tuple[str, ...]
+    ways: tuple[tuple[str, ...], ...] = ()
+    all_ways: tuple[tuple[str, ...], ...] = ()
+    refused: tuple[tuple[str, str, str], ...] = ()
 
 
 def explain(plan: Plan) -> Explanation:
@@ -40,6 +45,9 @@ def explain(plan: Plan) -> Explanation:
         reasons=tuple((reason.choice, reason.because, reason.source) for reason in plan.reasons),
         types=tuple(sorted(types, key=lambda row: -row[3])),
         warnings=plan.warnings,
+        ways=option_rows(plan, whole=False),
+        all_ways=option_rows(plan, whole=True),
+        refused=refused_rows(plan),
     )
 
 
@@ -67,5 +75,6 @@ def _summary(plan: Plan) -> tuple[tuple[str, str], ...]:
         ("file", f"{format_bytes(plan.file_bytes)}, {plan.bits_per_weight:.2f} bits per weight"),
         ("original", f"{format_bytes(model.bytes)} {model.dtype}"),
         ("memory", f"{format_bytes(memory.total)} of {format_bytes(memory.available)} at {memory.context} tokens"),
+        *figures(plan),
         ("launch", " ".join(plan.launch)),
     )

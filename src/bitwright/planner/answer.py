@@ -1,0 +1,98 @@
+"""The answer to a wish: ways to serve the model in order, and the first of them as the decision of the plan.
+
+Where nothing was said of load, limits or cost, the handbook's decision stands, and the ranking is beside it for who
+wants to compare. Where something was said, the first of the ranking decides. A type that was named stands in any case.
+
+Not here: the order (ranking.py), the plan (build.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import msgspec
+
+from bitwright.core.choices import Reason
+from bitwright.core.devices import DeviceFacts
+from bitwright.core.errors import EnvironmentFault
+from bitwright.core.machine import MachineCalibration
+from bitwright.core.plan import ModelFacts, Plan
+from bitwright.core.ranking import Option, Ranking
+from bitwright.core.target import Target
+from bitwright.planner.contenders import contenders
+from bitwright.planner.decide import Candidate, Decision
+from bitwright.planner.ranking import Sizes, rank
+from bitwright.planner.request import Request
+from bitwright.planner.wish import Wish, target_of
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the plan is made from: the decision, and what stands behind it."""
+
+    decision: Decision
+    target: Target
+    ranking: Ranking
+    decided: bool  # by the ranking
+
+
+def answer(
+    facts: ModelFacts,
+    device: DeviceFacts,
+    request: Request,
+    decision: Decision,
+    wish: Wish,
+    sizes: Sizes,
+    *,
+    context: int,
+    machine: MachineCalibration | None = None,
+) -> Answer:
+    """Rank, and let the first decide where the wish says anything. Raises `EnvironmentFault` when nothing is left."""
+    goal = target_of(wish, device, use_case=request.use_case, context=context)
+    candidates = contenders(facts, device, request, decision, wish.engine)
+    preferred = [candidate.label for candidate in decision.candidates]
+    found = rank(
+        facts, goal, candidates, sizes, preferred=preferred, strict_floor=wish.floor is not None, calibration=machine
+    )
+    if decision.named or not wish.decides:
+        return Answer(decision=decision, target=goal, ranking=found, decided=False)
+    if not found.options:
+        raise _nothing_left(found, goal)
+    first = _candidate_of(found.options[0], candidates)
+    reasons = _because(found.options[0], goal)
+    return Answer(
+        decision=dataclasses.replace(decision, candidates=(first,), named=True, reasons=reasons),
+        target=goal, ranking=found, decided=True,
+    )  # fmt: skip
+
+
+def with_answer(plan: Plan, found: Answer) -> Plan:
+    """The plan with its target and ranking; where the ranking decided, served as its first says."""
+    plan = msgspec.structs.replace(plan, target=found.target, ranking=found.ranking)
+    if not found.decided:
+        return plan
+    first = found.ranking.options[0]
+    return msgspec.structs.replace(plan, engine=first.engine, launch=first.launch)
+
+
+def _candidate_of(option: Option, candidates: list[Candidate]) -> Candidate:
+    return next(entry for entry in candidates if entry.label == option.type and entry.format == option.format)
+
+
+def _because(option: Option, goal: Target) -> tuple[Reason, ...]:
+    order = {
+        "balanced": "the first by the handbook's rules that meets what was asked",
+        "cost": "the least dollars for a million tokens among the ways that meet what was asked",
+        "latency": "the shortest request among the ways that meet what was asked",
+    }
+    reason = Reason(choice=option.label, because=order[goal.aim], source="the ranking; docs/reference/planning.md")
+    return (reason, *option.reasons)
+
+
+def _nothing_left(found: Ranking, goal: Target) -> EnvironmentFault:
+    nearest = found.refused[0]
+    return EnvironmentFault(
+        f"no way to serve the model on {goal.device.name} meets what was asked: "
+        + "; ".join(f"{entry.label}: {entry.because}" for entry in found.refused[:3]),
+        hint=f"loosen what {nearest.label} misses, or name another --target",
+    )

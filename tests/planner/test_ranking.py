@@ -1,0 +1,167 @@
+"""Ways to serve a model: what is refused, what is first, and laws of both on random targets."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bitwright.core.errors import EnvironmentFault, UsageError
+from bitwright.core.plan import ModelFacts, Plan
+from bitwright.facts.catalogue import catalogue_facts, row_of_model
+from bitwright.facts.hardware import find_device
+from bitwright.planner.build import make_plan
+from bitwright.planner.quality import quality
+from bitwright.planner.wish import Wish
+
+DEVICES = ("h100-sxm", "h100-sxm:4", "a100-80-sxm:2", "rtx4090", "rtx3090:2", "t4", "l40s", "b200-sxm", "apple-m2-max")
+MODELS = ("llama-3.2-1b", "llama-2-7b", "llama-3.1-8b", "llama-2-13b", "llama-3.1-70b", "mixtral-8x7b", "qwen3-32b")
+
+
+@functools.cache
+def facts_of(name: str) -> ModelFacts:
+    row = row_of_model(name)
+    assert row is not None
+    return catalogue_facts(row)
+
+
+def planned(model: str, device: str, use_case: str = "chat", **said: object) -> Plan:
+    return make_plan(facts_of(model), find_device(device), use_case=use_case, wish=Wish(**said))  # type: ignore[arg-type]
+
+
+def test_a_named_type_stands_and_is_ranked_alone() -> None:
+    plan = make_plan(facts_of("llama-3.1-8b"), find_device("rtx4090"), use_case="chat", type="NVFP4A16", wish=Wish())
+    assert plan.type == "NVFP4A16"
+    assert plan.ranking is not None
+    assert {option.type for option in plan.ranking.options} <= {"NVFP4A16"}
+
+
+def test_a_wish_without_words_changes_no_decision() -> None:
+    for device in DEVICES:
+        bare = make_plan(facts_of("llama-3.1-8b"), find_device(device), use_case="chat")
+        plan = planned("llama-3.1-8b", device)
+        assert (plan.type, plan.format, plan.engine) == (bare.type, bare.format, bare.engine)
+        assert plan.ranking is not None
+        assert plan.ranking.options
+
+
+def test_a_seven_billion_model_on_an_a100_for_eight_users() -> None:
+    """Worked example 1: 4 bits, because 16 miss 40 tokens per second and user, at some 850 tokens per second."""
+    plan = planned("llama-2-7b", "a100-80-sxm", user_speed=110.0, ttft=0.5, concurrency=8)
+    assert plan.type == "W4A16 g128 sym"
+    assert plan.ranking is not None
+    first = plan.ranking.options[0]
+    assert first.speed is not None
+    assert first.speed.tokens_per_second.low < 850 < first.speed.tokens_per_second.high
+    assert any(entry.label.startswith("F16") for entry in plan.ranking.refused)
+
+
+def test_a_seventy_billion_model_for_a_batch_takes_eight_bits_on_both_devices() -> None:
+    """Worked example 2: FP8 over two H100, since 128 requests keep the arithmetic busy and the floor is 0.1."""
+    plan = planned("llama-2-70b", "h100-sxm:2", workload="batch", concurrency=128, floor=0.1)
+    assert plan.type == "FP8_DYNAMIC"
+    assert "--tensor-parallel-size" in plan.launch
+    assert plan.ranking is not None
+    assert any(entry.label.startswith("W4A16") for entry in plan.ranking.refused)
+
+
+def test_latency_and_cost_may_choose_another_way() -> None:
+    cheap = planned("llama-3.1-70b", "h100-sxm:4", concurrency=64, user_speed=25.0, aim="cost")
+    assert cheap.ranking is not None
+    prices = [option.cost.dollars_per_million_tokens.expected for option in cheap.ranking.options if option.cost]
+    assert prices == sorted(prices)
+    quick = planned("llama-3.1-8b", "apple-m2-max", aim="latency")
+    assert quick.ranking is not None
+    assert quick.target is not None
+    times = [
+        option.speed.ttft_seconds.expected
+        + quick.target.workload.output_tokens / option.speed.user_tokens_per_second.expected
+        for option in quick.ranking.options
+        if option.speed and option.quality.perplexity_delta.expected <= 0.3
+    ]
+    assert times == sorted(times)
+
+
+def test_what_nothing_meets_says_what_was_missed() -> None:
+    with pytest.raises(EnvironmentFault, match=r"no way to serve .* tokens/s for each request"):
+        planned("llama-3.1-70b", "rtx3090:2", user_speed=500.0)
+
+
+def test_an_unknown_engine_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="unknown engine `vlm`"):
+        planned("llama-3.1-8b", "rtx4090", engine=("vlm",))
+
+
+def test_an_engine_that_was_asked_for_is_the_only_one() -> None:
+    plan = planned("llama-3.1-8b", "rtx4090", engine=("llama.cpp",))
+    assert plan.format == "gguf"
+    assert plan.ranking is not None
+    assert {option.engine for option in plan.ranking.options} == {"llama.cpp"}
+
+
+def test_small_models_are_expected_to_lose_more() -> None:
+    small, large = (quality(facts_of(name), "Q4_K_M") for name in ("llama-3.2-1b", "llama-3.1-70b"))
+    assert small is not None
+    assert large is not None
+    assert small.kl_mean.expected > large.kl_mean.expected
+    assert quality(facts_of("llama-2-7b"), "a type that nobody knows") is None
+
+
+wishes = st.fixed_dictionaries(
+    {},
+    optional={
+        "concurrency": st.sampled_from([1, 4, 32, 256]),
+        "workload": st.sampled_from(["chat", "code", "rag", "batch", "agent"]),
+        "user_speed": st.sampled_from([5.0, 20.0, 60.0]),
+        "floor": st.sampled_from([0.05, 0.2, 1.0]),
+        "aim": st.sampled_from(["balanced", "cost", "latency"]),
+    },
+)
+
+
+@settings(max_examples=200)
+@given(model=st.sampled_from(MODELS), device=st.sampled_from(DEVICES), said=wishes)
+def test_what_is_offered_can_be(model: str, device: str, said: dict[str, object]) -> None:
+    """Never more memory than there is, never a type that no kernel runs, never below a floor that was asked for."""
+    try:
+        plan = planned(model, device, **said)
+    except EnvironmentFault:
+        return
+    assert plan.ranking is not None
+    assert plan.target is not None
+    limits, floor = plan.target.limits, plan.target.floor
+    for option in plan.ranking.options:
+        assert option.memory.total.high <= option.memory.available
+        assert option.handling in ("computes", "widens", "emulates", "expands")
+        assert option.devices <= plan.device.count
+        if "floor" in said:
+            assert option.quality.perplexity_delta.expected <= floor.perplexity_delta
+        if limits.user_tokens_per_second is not None and option.speed is not None:
+            assert option.speed.user_tokens_per_second.expected >= limits.user_tokens_per_second
+
+
+@settings(max_examples=40)
+@given(model=st.sampled_from(MODELS), device=st.sampled_from(["h100-sxm", "a100-80-sxm", "rtx3090"]), said=wishes)
+def test_more_devices_never_make_a_wish_impossible(model: str, device: str, said: dict[str, object]) -> None:
+    try:
+        planned(model, device, **said)
+    except EnvironmentFault:
+        return
+    for count in (2, 4):
+        assert planned(model, f"{device}:{count}", **said).ranking is not None
+
+
+@settings(max_examples=40)
+@given(model=st.sampled_from(MODELS), device=st.sampled_from(DEVICES))
+def test_a_stricter_floor_never_loses_more(model: str, device: str) -> None:
+    losses = []
+    for floor in (1.0, 0.2, 0.05):
+        try:
+            plan = planned(model, device, floor=floor)
+        except EnvironmentFault:
+            break
+        assert plan.ranking is not None
+        losses.append(plan.ranking.options[0].quality.perplexity_delta.expected)
+    assert losses == sorted(losses, reverse=True)

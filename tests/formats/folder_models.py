@@ -22,7 +22,8 @@ from bitwright.formats.packed.gptq_writer import GptqWriter
 from bitwright.formats.scaled.fp8_writer import Fp8Writer
 from bitwright.formats.scaled.modelopt_writer import ModelOptWriter
 from bitwright.quantize.codebook import quantize_codebook, quantize_int8_rows
-from bitwright.quantize.solve import Statistics, solve
+from bitwright.quantize.solve import solve
+from bitwright.quantize.statistics import Statistics
 from bitwright.tensors.qtensor import QTensor
 
 __all__ = ["SMALL", "WRITERS", "build_folder", "int_scheme", "plan_folder"]

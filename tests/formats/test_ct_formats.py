@@ -22,7 +22,8 @@ from bitwright.formats.compressed.reader import CompressedTensorsSource
 from bitwright.formats.compressed.writer import CompressedTensorsWriter
 from bitwright.formats.folders.quantization_config import format_of, quantization_config
 from bitwright.formats.packing import padded_words_for
-from bitwright.quantize.solve import Statistics, solve
+from bitwright.quantize.solve import solve
+from bitwright.quantize.statistics import Statistics
 from bitwright.tensors.qtensor import QTensor
 from checkpoints import write_checkpoint
 

@@ -37,8 +37,8 @@ def test_a_staged_run_sees_every_input_once_and_in_order(tmp_path: Path) -> None
     leaders = [modules[0] for modules in LINEARS.values()]
     seen: list[str] = []
     outputs = run_staged(
-        lambda part: walker.forward(block, part),
-        block,
+        walker.forward,
+        [block],
         torch.split(hidden, 1),
         leaders,
         lambda leader, inputs: seen.append(f"{leader} {tuple(inputs.shape)}"),
@@ -64,7 +64,7 @@ def test_weights_replaced_at_a_stage_are_used_behind_it(tmp_path: Path) -> None:
                     block.get_submodule(module).weight.data.zero_()
 
     leaders = [modules[0] for modules in LINEARS.values()]
-    (output,) = run_staged(lambda part: walker.forward(block, part), block, [hidden], leaders, lambda *_: None, silence)
+    (output,) = run_staged(walker.forward, [block], [hidden], leaders, lambda *_: None, silence)
     assert torch.equal(output, hidden)
 
 

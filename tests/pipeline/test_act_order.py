@@ -18,7 +18,8 @@ from bitwright.facts.model import model_facts
 from bitwright.formats.sniff import open_source
 from bitwright.pipeline.run import quantize
 from bitwright.planner.build import make_plan
-from bitwright.quantize.solve import Statistics, solve
+from bitwright.quantize.solve import solve
+from bitwright.quantize.statistics import Statistics
 from checkpoints import write_checkpoint
 from gptq_by_the_book import dequantize_by_the_book
 

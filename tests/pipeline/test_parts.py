@@ -22,7 +22,8 @@ from bitwright.pipeline.run import quantize
 from bitwright.pipeline.units import needs_text
 from bitwright.planner.build import make_plan
 from bitwright.quantize.scaling import trial_of
-from bitwright.quantize.solve import SLAB, Solver, Statistics, join_rows, solve
+from bitwright.quantize.solve import SLAB, Solver, join_rows, solve
+from bitwright.quantize.statistics import Statistics
 from checkpoints import write_checkpoint
 
 DEVICE = DeviceFacts(name="test", kind="cpu", memory_bytes=2**34)

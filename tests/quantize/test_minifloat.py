@@ -20,7 +20,8 @@ from bitwright.core.schemes import ActivationScheme, IntScheme, MinifloatScheme
 from bitwright.quantize.activations import input_scale
 from bitwright.quantize.grid import Grid, round_to_grid
 from bitwright.quantize.minifloat import minifloat_grid, nearest_codes, shared_fields
-from bitwright.quantize.solve import Statistics, importance, solve
+from bitwright.quantize.solve import importance, solve
+from bitwright.quantize.statistics import Statistics
 from bitwright.tensors.minifloat_values import TABLES, decode_e8m0, decode_minifloat
 from bitwright.tensors.qtensor import QTensor
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from bitwright.core.schemes import GgmlScheme, IntScheme
 from bitwright.quantize.integer import SHRINKS, round_scale, symmetric_grid
-from bitwright.quantize.solve import Statistics, solve
+from bitwright.quantize.solve import solve
+from bitwright.quantize.statistics import Statistics
 
 GGML = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4"]
 INTEGER = [

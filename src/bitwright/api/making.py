@@ -8,9 +8,11 @@ from pathlib import Path
 import msgspec
 
 from bitwright.api.decision import settle
+from bitwright.api.devices import check_device, check_used, device_for, devices_of
 from bitwright.api.models import adapter_folder, model_folder
 from bitwright.api.preflight import is_made, preflight, refuse_dimensions, refuse_full_disk
 from bitwright.core.atomic import sha256_file
+from bitwright.core.device_request import CPU
 from bitwright.core.errors import InputError, MismatchError, UsageError
 from bitwright.core.plan import CalibrationPlan, Plan
 from bitwright.core.protocols import SILENT, Progress
@@ -26,16 +28,20 @@ def quantize(
     *,
     model: Path | str | None = None,
     lora: Path | str | None = None,
+    device: str = CPU,
     progress: Progress = SILENT,
 ) -> QuantRecord:
     """Write the artifact of `plan`, `plan.json` and `quant.json` into `out`; go on where an interrupted call stopped.
 
-    `model` and `lora` are where they lie now, by default where the plan found them. Raises `MismatchError` when `out`
+    `model` and `lora` are where they lie now, by default where the plan found them. The model's blocks run on `device`
+    (core/device_request.py). Raises `MismatchError` when `out`
     holds something else, `InputError` for a damaged checkpoint or text, `EnvironmentFault` for a full disk,
     before anything is written where sizes show it.
     """
     refuse_dimensions(plan)
     check_text(plan.calibration)
+    check_used(plan, device)
+    check_device(device)
     folder = model_folder(model if model is not None else plan.model.path, progress=progress)
     adapter = adapter_folder(lora or plan.model.adapter)
     if not is_made(out):
@@ -48,7 +54,7 @@ def quantize(
         return round_rows(plan, folder, out, progress=progress)
     from bitwright.pipeline.run import quantize as run
 
-    return run(plan, folder, out, adapter=adapter, progress=progress)
+    return run(plan, folder, out, adapter=adapter, devices=devices_of(device_for(plan, device)), progress=progress)
 
 
 def calibration_plan(

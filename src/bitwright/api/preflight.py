@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bitwright.api.devices import check_used
+from bitwright.core.device_request import CPU
 from bitwright.core.errors import EnvironmentFault, UsageError
 from bitwright.core.plan import CalibrationPlan, Plan
 from bitwright.core.protocols import SILENT, Progress
@@ -15,13 +17,15 @@ if TYPE_CHECKING:
     from bitwright.core.preflight import Preflight
 
 
-def preflight(plan: Plan, out: Path, *, text: EvaluationText | None = None) -> Preflight:
+def preflight(plan: Plan, out: Path, *, text: EvaluationText | None = None, device: str = CPU) -> Preflight:
     """What `quantize` of `plan` into `out` will take; with `text`, `ship`, which judges on it.
 
     What an interrupted run has done already is counted again in its time, not in its disk.
-    Raises `InputError` for a plan of a model without weights.
+    Raises `InputError` for a plan of a model without weights, `UsageError` for a `device` that is not used.
     """
     refuse_dimensions(plan)
+    if text is None:
+        check_used(plan, device)
     from bitwright.planner.duration import Judging
     from bitwright.planner.preflight import quantize_preflight
 
@@ -29,7 +33,7 @@ def preflight(plan: Plan, out: Path, *, text: EvaluationText | None = None) -> P
     if text is not None:
         tokens = max(len(text.files), 1) * text.windows * text.length
         judging = Judging(tokens=tokens, sampled=not text.files, measured=plan.format == "gguf")
-    return quantize_preflight(plan, out, made=is_made(out), judging=judging)
+    return quantize_preflight(plan, out, made=is_made(out), judging=judging, device=device)
 
 
 def refuse_dimensions(plan: Plan) -> None:

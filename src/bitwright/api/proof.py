@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from bitwright.api.devices import check_device, devices_of
 from bitwright.api.models import adapter_folder, model_folder
 from bitwright.api.service import locate
 from bitwright.core.atomic import sha256_file
+from bitwright.core.device_request import CPU
 from bitwright.core.documents import read_document
 from bitwright.core.errors import BitwrightError, InputError, MismatchError, UsageError
 from bitwright.core.plan import ArtifactFormat, UseCase
@@ -52,6 +54,7 @@ def validate(
     seed: int = 0,
     use_case: str = "chat",
     command: str | None = None,
+    device: str = CPU,
     progress: Progress = SILENT,
 ) -> ValidationRecord:
     """Measure `artifact`, decoded from disk by a library that is not ours, against `reference`, with the adapter
@@ -65,6 +68,7 @@ def validate(
     from bitwright.facts.thresholds import thresholds
     from bitwright.formats.sniff import open_source
 
+    check_device(device)
     row = thresholds(use_case)
     place, kind = locate(Path(artifact))
     check_texts(texts)
@@ -85,7 +89,8 @@ def validate(
         decode=_decoder(folder),
         decoder=_decoder_name(kind),
         files=files_of(place, kind),
-        command=command or _command(place, reference, lora, texts, windows, length, seed, row.use_case),
+        command=command or _command(place, reference, lora, texts, windows, length, seed, row.use_case, device),
+        devices=devices_of(device),
         progress=progress,
     )
     if not texts:
@@ -219,10 +224,12 @@ def _command(
     length: int,
     seed: int,
     use_case: UseCase,
+    device: str,
 ) -> str:
     words = ["bitwright", "validate", str(place), "--reference", str(reference)]
     words += ["--lora", str(lora)] if lora else []
     for path in texts:
         words += ["--text", str(path)]
     words += ["--windows", str(windows), "--length", str(length), "--seed", str(seed), "--use-case", use_case]
+    words += ["--device", device] if device != CPU else []
     return shlex.join(words)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bitwright.api.decision import make_plan, settle
+from bitwright.api.devices import check_device, device_for
 from bitwright.api.making import quantize
 from bitwright.api.models import model_folder
 from bitwright.api.preflight import is_made, preflight, refuse_full_disk
@@ -20,6 +21,7 @@ from bitwright.api.proof import LENGTH, SELF_SEED_OFFSET, SELF_TEMPERATURE, WIND
 from bitwright.api.service import QUESTION, chat, locate, serve
 from bitwright.api.speed import measure_speed, remove_twin
 from bitwright.core.atomic import write_bytes
+from bitwright.core.device_request import CPU
 from bitwright.core.documents import read_document, write_document
 from bitwright.core.errors import BitwrightError, MismatchError, UsageError
 from bitwright.core.plan import CalibrationPlan, Override, Plan
@@ -61,6 +63,7 @@ def ship(
     text: EvaluationText | None = None,
     once: bool = False,
     keep_float: bool = False,
+    device: str = CPU,
     progress: Progress = SILENT,
 ) -> ShipRecord:
     """Make, prove, measure and report an artifact of `model` in `out`; with `once`, also serve it and ask one question.
@@ -71,6 +74,7 @@ def ship(
     """
     text = text or EvaluationText()
     check_judging(calibration if plan is None else plan.calibration, text)
+    check_device(device)
     plan = plan or make_plan(
         model,
         target=target,
@@ -88,8 +92,8 @@ def ship(
     plan = settle(plan, out)
     folder = model_folder(model, progress=progress)
     progress.say(f"plan: {plan.format} {plan.type}")
-    quant = _quantized(plan, folder, adapter, out, progress)
-    validation = _validated(plan, quant, folder, adapter, out, text, progress)
+    quant = _quantized(plan, folder, adapter, out, device, progress)
+    validation = _validated(plan, quant, folder, adapter, out, text, device, progress)
     progress.say(f"verdict: {validation.verdict}")
     _report(plan, quant, validation, None, out)
     speed = _speed(plan, folder, adapter, out, keep_float, progress)
@@ -99,9 +103,9 @@ def ship(
     return _record(plan, quant, validation, speed, out, reply)
 
 
-def _quantized(plan: Plan, folder: Path, adapter: str, out: Path, progress: Progress) -> QuantRecord:
+def _quantized(plan: Plan, folder: Path, adapter: str, out: Path, device: str, progress: Progress) -> QuantRecord:
     """Make the artifact, or take the one that stands, after comparing its bytes with its record."""
-    record = quantize(plan, out, model=folder, lora=adapter, progress=progress)
+    record = quantize(plan, out, model=folder, lora=adapter, device=device_for(plan, device), progress=progress)
     found = {file.name: file.sha256 for file in files_of(*locate(out))}
     for file in record.files:
         if found.get(file.name) != file.sha256:
@@ -118,6 +122,7 @@ def _validated(
     adapter: str,
     out: Path,
     text: EvaluationText,
+    device: str,
     progress: Progress,
 ) -> ValidationRecord:
     path = out / VALIDATION_FILE
@@ -134,6 +139,7 @@ def _validated(
         length=text.length,
         seed=text.seed,
         use_case=plan.use_case,
+        device=device,
         progress=progress,
     )
     write_document(record, path)

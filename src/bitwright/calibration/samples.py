@@ -18,7 +18,7 @@ TOKENS = 256
 
 
 class TokenSample:
-    """At most `size` rows of a stream, and the weights of their tokens."""
+    """At most `size` rows of a stream, and the weights of their tokens, in the memory of the CPU."""
 
     def __init__(self, size: int = TOKENS) -> None:
         self._size = size
@@ -39,7 +39,7 @@ class TokenSample:
         if self._kept is not None and not len(chosen_N):
             return
         weights_N = torch.ones(len(rows_NI)) if weights_N is None else weights_N.float()
-        parts = [rows_NI[chosen_N], weights_N[chosen_N]]
+        parts = [rows_NI[chosen_N.to(rows_NI.device)].cpu(), weights_N[chosen_N]]
         if self._kept is not None:
             parts = [torch.cat(pair) for pair in zip(self._kept, parts, strict=True)]
         keys_N = torch.cat((known_N, keys_N[chosen_N]))

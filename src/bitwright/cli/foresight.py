@@ -38,6 +38,10 @@ def preflight_rows(found: Preflight, *, whole: bool) -> list[tuple[str, str]]:
         ("working memory", f"{held} of {format_bytes(memory.available)}"),
         ("disk", f"{room} ({kinds})"),
     ]
+    if (device := found.device) is not None:
+        there = f" of {format_bytes(device.available)}" if device.available else ""
+        on_it = f"{format_bytes(device.total.low)} to {format_bytes(device.total.high)}{there}"
+        rows.insert(2, (f"memory of {device.name}", f"{on_it} (counted, not measured)"))
     if whole:
         rows += [("time rests on", time.total.rests_on), ("memory rests on", memory.total.rests_on)]
     rows += [("stays float", f"{named(kept.tensors)}: {kept.type}, {kept.because}") for kept in found.kept]

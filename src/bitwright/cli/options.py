@@ -189,6 +189,12 @@ Calibration = Annotated[
         help="Calibration text; `self`: written by the model, whole in memory; `none`: method rtn. Repeatable.",
     ),
 ]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device", metavar="DEVICE", help="cpu, cuda, cuda:1, cuda:0,1 (share the batches), mps, or auto: runs blocks."
+    ),
+]
 Samples = Annotated[int, typer.Option("--samples", metavar="N", min=1, help="Calibration windows.")]
 Length = Annotated[int, typer.Option("--length", metavar="N", min=8, help="Tokens in a window.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of sampled text and chosen windows.")]

@@ -7,6 +7,7 @@ import typer
 from bitwright import api
 from bitwright.api.budget import before_sharing
 from bitwright.api.decision import explain
+from bitwright.api.devices import check_device
 from bitwright.api.making import calibration_plan
 from bitwright.api.preflight import is_made, preflight
 from bitwright.cli import options, render
@@ -14,6 +15,7 @@ from bitwright.cli.announce import announce
 from bitwright.cli.given import given_plan
 from bitwright.cli.parsing import group_size_of, overrides_of, target_bytes
 from bitwright.cli.progress import progress
+from bitwright.core.device_request import CPU
 from bitwright.core.errors import UsageError
 from bitwright.core.plan import Override
 
@@ -47,6 +49,7 @@ def run(
     length: options.Length = 512,
     seed: options.Seed = 0,
     force: options.Force = False,
+    device: options.Device = CPU,
     plan: options.PlanFile = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
@@ -54,6 +57,7 @@ def run(
 ) -> None:  # fmt: skip
     """Write a quantized artifact, one decoder block in memory at a time."""
     bars, target = progress(quiet), (target_size, target_bpw)
+    check_device(device)
     if plan is not None:
         made = given_plan(plan, context)
     else:
@@ -76,12 +80,12 @@ def run(
         )  # fmt: skip
     size = target_bytes(target_size, target_bpw, made.model.parameters) if target != (None, None) else None
     foreseen = made if size is None else before_sharing(made, out, size)
-    found, silent = preflight(foreseen, out), quiet or is_made(out)
+    found, silent = preflight(foreseen, out, device=device), quiet or is_made(out)
     if announce(found, dry_run=dry_run, json=json, quiet=silent, told=explain(foreseen)):
         return
     if size is not None:
         made = api.share_out(made, out, size, model=model, lora=lora, progress=bars)
-    record = api.quantize(made, out, model=model, lora=lora, progress=bars)
+    record = api.quantize(made, out, model=model, lora=lora, device=device, progress=bars)
     render.print_json(record) if json else render.print_quant(record, str(out))
 
 

@@ -11,6 +11,7 @@ import typer
 from bitwright import api
 from bitwright.api.budget import before_sharing
 from bitwright.api.decision import explain
+from bitwright.api.devices import check_device
 from bitwright.api.making import calibration_plan
 from bitwright.api.preflight import is_made, preflight
 from bitwright.api.proof import LENGTH, WINDOWS
@@ -23,6 +24,7 @@ from bitwright.cli.parsing import group_size_of, overrides_of, target_bytes
 from bitwright.cli.progress import progress
 from bitwright.cli.serve import serve_until_signal
 from bitwright.cli.verdicts import EXIT_CODES
+from bitwright.core.device_request import CPU
 from bitwright.core.plan import ArtifactFormat
 from bitwright.core.records import ShipRecord
 
@@ -51,15 +53,12 @@ def run(
     method: options.Method = None, effort: options.Effort = "balanced",
     act_order: options.ActOrder = "static", kv_cache: options.KvCache = None,
     observer: options.Observer = None, percentile: options.Percentile = None,
-    bits: options.Bits = None,
-    group_size: options.GroupSize = "128",
-    asymmetric: options.Asymmetric = False,
+    bits: options.Bits = None, group_size: options.GroupSize = "128", asymmetric: options.Asymmetric = False,
     vision: options.Vision = None, projector: options.Projector = None,
-    imatrix: options.Imatrix = None,
-    calibration: options.Calibration = None,
+    imatrix: options.Imatrix = None, calibration: options.Calibration = None,
     samples: options.Samples = 64, length: options.Length = 512,
-    seed: options.Seed = 0,
-    force: options.Force = False,
+    seed: options.Seed = 0, force: options.Force = False,
+    device: options.Device = CPU,
     plan: options.PlanFile = None,
     serve: options.Serve = True, once: options.Once = False,
     host: options.Host = "127.0.0.1", port: options.Port = 8080,
@@ -70,6 +69,7 @@ def run(
 ) -> None:  # fmt: skip
     """From a checkpoint to a served model: plan, quantize, validate, measure, report, serve."""
     bars = progress(quiet)
+    check_device(device)
     judged = EvaluationText(files=tuple(text or ()), windows=windows, length=window_length, seed=seed)
     if plan is not None:
         made = given_plan(plan, context)
@@ -86,11 +86,13 @@ def run(
         )  # fmt: skip
     size = target_bytes(target_size, target_bpw, made.model.parameters) if target_size or target_bpw else None
     foreseen = made if size is None else before_sharing(made, out, size)
-    found, silent = preflight(foreseen, out, text=judged), quiet or is_made(out)
+    found, silent = preflight(foreseen, out, text=judged, device=device), quiet or is_made(out)
     if announce(found, dry_run=dry_run, json=json, quiet=silent, told=explain(foreseen)):
         return
     made = made if size is None else api.share_out(made, out, size, model=model, lora=lora, progress=bars)
-    record = api.ship(model, out, plan=made, lora=lora, text=judged, once=once, keep_float=keep_float, progress=bars)
+    record = api.ship(
+        model, out, plan=made, lora=lora, text=judged, once=once, keep_float=keep_float, device=device, progress=bars
+    )
     render.print_json(record) if json else render.print_ship(record)
     sys.stdout.flush()
     _advise(record)

@@ -9,6 +9,7 @@ from bitwright.api.proof import LENGTH, WINDOWS
 from bitwright.cli import options, render
 from bitwright.cli.progress import progress
 from bitwright.cli.verdicts import EXIT_CODES
+from bitwright.core.device_request import CPU
 from bitwright.core.documents import write_document
 
 EPILOG = """\b
@@ -27,6 +28,7 @@ def run(
     length: options.Length = LENGTH,
     seed: options.Seed = 0,
     use_case: options.UseCase = "chat",
+    device: options.Device = CPU,
     out: options.OutFile = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -41,6 +43,7 @@ def run(
         length=length,
         seed=seed,
         use_case=use_case,
+        device=device,
         progress=progress(quiet),
     )
     if out is not None:

@@ -33,6 +33,14 @@ class MemoryNeed(Record, frozen=True, kw_only=True):
     available: int
 
 
+class DeviceNeed(Record, frozen=True, kw_only=True):
+    """Peak bytes on each device that blocks run on. `available` is what one has, 0 where no driver's tool says it."""
+
+    name: str  # as asked for
+    total: Interval
+    available: int
+
+
 class DiskNeed(Record, frozen=True, kw_only=True):
     """Bytes that the step will still take on the disk of `where`, work folder included, and bytes free there."""
 
@@ -93,6 +101,7 @@ class Preflight(Document, frozen=True, kw_only=True):
     memory: MemoryNeed
     disk: DiskNeed
     warnings: tuple[str, ...]
+    device: DeviceNeed | None = None  # where that is not the processor
     method: str = ""
     file_bytes: int = 0
     bits_per_weight: float = 0.0

@@ -19,6 +19,7 @@ class Provenance(Record, frozen=True, kw_only=True):
     libraries: dict[str, str]
     threads: int
     created: str  # ISO 8601, UTC
+    device: str = "cpu"  # that the model's blocks ran on; several in the order in which they were dealt batches
 
 
 class TensorRecord(Record, frozen=True, kw_only=True):

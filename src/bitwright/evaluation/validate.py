@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+import msgspec
 import numpy as np
 import torch
 
@@ -25,6 +26,7 @@ from bitwright.evaluation.score import Scores, score, text_result
 from bitwright.evaluation.stats import MIN_WINDOWS
 from bitwright.facts.thresholds import Thresholds
 from bitwright.modeling.walk import Walker
+from bitwright.tensors.devices import CPU, Devices, full_memory_said, label
 
 SAME = ("layers", "hidden", "intermediate", "heads", "kv_heads", "head_dim", "vocab")
 MIN_LENGTH = 8
@@ -46,21 +48,24 @@ def validate(
     command: str,
     progress: Progress = SILENT,
     batch: int = 4,
-    walker: Callable[[WeightSource], BlockWalker] = Walker,
+    walker: Callable[..., BlockWalker] = Walker,
+    devices: Devices = (CPU,),
 ) -> ValidationRecord:
     """Measure `artifact` against `reference` on all `texts` and judge it.
 
     `decode` turns token ids into text for the list of worst tokens; `decoder` names the library that decoded the
-    artifact. All texts must have windows of one length. Raises `MismatchError` when the two are different models,
-    `InputError` on token ids outside the vocabulary or a reference that is not finite, `UsageError` on too little text.
+    artifact. All texts must have windows of one length. Blocks run on `devices`. Raises `MismatchError` when the two
+    are different models, `InputError` on token ids outside the vocabulary or a reference that is not finite,
+    `UsageError` on too little text.
     """
     started = time.monotonic()
     _check_models(reference, artifact)
     tokens_WT = _all_tokens(texts, reference.facts.vocab)
     beside = beside_notes(reference, artifact)
-    here, there = walker(reference), walker(artifact)
-    walked = walk_together(here, there, tokens_WT, progress=progress, batch=batch)
-    scores = score(here, there, walked, tokens_WT, progress=progress)
+    here, there = (walker(source, devices=devices) for source in (reference, artifact))
+    with full_memory_said(devices):
+        walked = walk_together(here, there, tokens_WT, progress=progress, batch=batch)
+        scores = score(here, there, walked, tokens_WT, progress=progress)
 
     results, finite_gates, begin = [], [], 0
     for text in texts:
@@ -87,7 +92,7 @@ def validate(
         decoder=decoder,
         seconds=time.monotonic() - started,
         command=command,
-        provenance=provenance(),
+        provenance=msgspec.structs.replace(provenance(), device=label(devices)),
         notes=(*verdict.notes(results, gates), *_rounding_notes(artifact), *beside),
     )
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from bitwright.modeling import tiles
+from bitwright.tensors.devices import CPU
 
 SLIDING = "sliding_attention"
 
@@ -40,7 +41,9 @@ def window(config: Any, index: int) -> int | None:
     return getattr(config, "sliding_window", None) or None
 
 
-def mask(config: Any, index: int, tokens: int, dtype: torch.dtype = torch.float32) -> torch.Tensor | None:
+def mask(
+    config: Any, index: int, tokens: int, dtype: torch.dtype = torch.float32, device: torch.device = CPU
+) -> torch.Tensor | None:
     """[1, 1, T, T] to add to scores, or `None` where the attention function is causal by itself and sees all."""
     seen = window(config, index)
     if implementation(config) == "sdpa" and (seen is None or seen >= tokens):
@@ -49,4 +52,4 @@ def mask(config: Any, index: int, tokens: int, dtype: torch.dtype = torch.float3
     allowed_TT = distance_TT >= 0
     if seen is not None:
         allowed_TT &= distance_TT < seen
-    return torch.where(allowed_TT, 0.0, torch.finfo(dtype).min).to(dtype)[None, None]
+    return torch.where(allowed_TT, 0.0, torch.finfo(dtype).min).to(device, dtype)[None, None]

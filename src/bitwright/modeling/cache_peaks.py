@@ -43,7 +43,7 @@ class CachePeaks:
         self.key = max(self.key, float(keys.abs().max()))
         self.value = max(self.value, float(values.abs().max()))
         for watch, seen in zip(self._watches or (), (keys, values), strict=False):
-            watch.add(seen.detach().float().numpy())
+            watch.add(seen.detach().float().cpu().numpy())
         return keys, values
 
     def scales(self) -> tuple[float, float]:

@@ -13,6 +13,8 @@ Greenlets and not threads: the passes never run at once, and OpenMP keeps one po
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import greenlet
@@ -22,14 +24,14 @@ from torch import nn
 
 @torch.no_grad()
 def run_staged(
-    forward: Callable[[torch.Tensor], torch.Tensor],
-    block: nn.Module,
+    forward: Callable[[nn.Module, torch.Tensor], torch.Tensor],
+    copies: Sequence[nn.Module],
     batches: Sequence[torch.Tensor],
     leaders: Sequence[str],
     observe: Callable[[str, torch.Tensor], None],
     complete: Callable[[str], None],
 ) -> list[torch.Tensor]:
-    """Run `forward` on every batch, pausing at each leader.
+    """Run `forward` on every batch, each on the next of the block's copies in turn, pausing at each leader.
 
     `leaders` are submodule names in the order in which the block calls them. For each leader, `observe(leader, input)`
     is called once per batch, in order, then `complete(leader)` once, which may replace weights. Returns the outputs.
@@ -42,9 +44,11 @@ def run_staged(
 
         return pause
 
-    handles = [block.get_submodule(name).register_forward_pre_hook(pause_at(name)) for name in leaders]
+    handles = [
+        block.get_submodule(name).register_forward_pre_hook(pause_at(name)) for block in copies for name in leaders
+    ]
     try:
-        runs = [greenlet.greenlet(forward) for _ in batches]
+        runs = [greenlet.greenlet(functools.partial(forward, block)) for block in in_turn(copies, batches)]
         for number, leader in enumerate(leaders):
             for run, batch in zip(runs, batches, strict=True):
                 reached, inputs = run.switch(batch) if number == 0 else run.switch()
@@ -59,8 +63,8 @@ def run_staged(
 
 @torch.no_grad()
 def run_repeated(
-    forward: Callable[[torch.Tensor], torch.Tensor],
-    block: nn.Module,
+    forward: Callable[[nn.Module, torch.Tensor], torch.Tensor],
+    copies: Sequence[nn.Module],
     batches: Sequence[torch.Tensor],
     leaders: Sequence[str],
     observe: Callable[[str, torch.Tensor], None],
@@ -72,15 +76,21 @@ def run_repeated(
         raise _Reached(args[0])
 
     for leader in leaders:
-        handle = block.get_submodule(leader).register_forward_pre_hook(stop)
+        handles = [block.get_submodule(leader).register_forward_pre_hook(stop) for block in copies]
         try:
-            for batch in batches:
-                observe(leader, _input_of(forward, batch, leader))
+            for block, batch in zip(in_turn(copies, batches), batches, strict=True):
+                observe(leader, _input_of(forward, block, batch, leader))
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
         complete(leader)
-    for batch in batches:
-        yield forward(batch)
+    for block, batch in zip(in_turn(copies, batches), batches, strict=True):
+        yield forward(block, batch)
+
+
+def in_turn(copies: Sequence[nn.Module], batches: Sequence[torch.Tensor]) -> Iterator[nn.Module]:
+    """The copy that each batch runs on."""
+    return itertools.islice(itertools.cycle(copies), len(batches))
 
 
 class _Reached(Exception):
@@ -91,9 +101,11 @@ class _Reached(Exception):
         self.inputs = inputs
 
 
-def _input_of(forward: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor, leader: str) -> torch.Tensor:
+def _input_of(
+    forward: Callable[[nn.Module, torch.Tensor], torch.Tensor], block: nn.Module, batch: torch.Tensor, leader: str
+) -> torch.Tensor:
     try:
-        forward(batch)
+        forward(block, batch)
     except _Reached as reached:
         return reached.inputs
     raise AssertionError(f"the block did not reach {leader}")

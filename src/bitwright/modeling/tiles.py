@@ -40,7 +40,8 @@ def attend(
     **rest: Any,
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls: the outputs as [B, T, H, D]."""
-    if attention_mask is None and query_BHTD.dtype == torch.bfloat16 and not rest.get("softcap"):
+    on_cpu = query_BHTD.device.type == "cpu"  # elsewhere torch's fused attention has no such faults
+    if on_cpu and attention_mask is None and query_BHTD.dtype == torch.bfloat16 and not rest.get("softcap"):
         scale = query_BHTD.shape[-1] ** -0.5 if scaling is None else scaling
         return causal_attention(query_BHTD, key_BKTD, value_BKTD, scale).transpose(1, 2), None
     from transformers.integrations.sdpa_attention import sdpa_attention_forward

@@ -14,6 +14,7 @@ Dimension key: W windows · T tokens per window · H hidden · V vocabulary
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,8 +28,10 @@ from bitwright.facts.blocks import Group, block_groups
 from bitwright.facts.families import FAMILIES
 from bitwright.modeling.attention import implementation, layer_type, mask
 from bitwright.modeling.cache_peaks import CachePeaks
+from bitwright.modeling.copies import copies_of, device_of, on_device
 from bitwright.modeling.experts import separate_experts
 from bitwright.modeling.rounded_inputs import round_inputs
+from bitwright.tensors.devices import CPU, Devices, fetched
 from bitwright.tensors.products import differentiable_linear, trainable_linear
 
 LAYERS = "model.layers"
@@ -54,22 +57,25 @@ class Linear(nn.Linear):
 
 
 class Walker:
-    """Walks one model. Tensors are float32 on the CPU; nothing records gradients."""
+    """Walks one model. Tensors are float32 on the CPU, and on its way through a block on the block's device; nothing
+    records gradients."""
 
-    def __init__(self, source: WeightSource, *, reduced: bool = False) -> None:
-        """Build the skeleton; `reduced` multiplies in bfloat16 where that is faster.
+    def __init__(self, source: WeightSource, *, reduced: bool = False, devices: Devices = (CPU,)) -> None:
+        """Build the skeleton; `reduced` multiplies in bfloat16 where that is faster. `devices` are those that copies of
+        a block are put on; the head is put on the first.
 
         Raises `UnsupportedError` when transformers has no class for the architecture.
         """
         self._source = source
+        self.devices = devices
         self._skeleton = _skeleton(source.config, reduced=reduced)
         self._config = self._skeleton.config
         for module in self._skeleton.modules():
             if isinstance(module, Linear):
                 module.reduced = reduced
-        self._rotary = type(self._skeleton.model.rotary_emb)(config=self._config)
+        self._rotary: dict[torch.device, nn.Module] = {CPU: type(self._skeleton.model.rotary_emb)(config=self._config)}
         self.cache_peaks: CachePeaks | None = None  # observes keys and values where it is set
-        self._norm: nn.Module | None = None
+        self._norms: dict[torch.device, nn.Module] = {}
         self._head_VH: torch.Tensor | None = None
         self._head_rounding: InputRounding | None = None
         self.layers: int = self._config.num_hidden_layers
@@ -131,22 +137,31 @@ class Walker:
                 for parameter in module.parameters(recurse=False):
                     parameter.data = parameter.data.bfloat16()
 
+    def copies(self, block: nn.Module) -> list[nn.Module]:
+        """What stands for a loaded block on every device; the block itself where that is the CPU."""
+        return copies_of(block, self.devices)
+
     @torch.no_grad()
     def forward(self, block: nn.Module, hidden_WTH: torch.Tensor) -> torch.Tensor:
-        """Run a loaded block on a few windows: [W, T, H] → [W, T, H], causal attention within each window."""
+        """Run a loaded block on a few windows: [W, T, H] → [W, T, H], causal attention within each window.
+
+        Outputs stay on the block's device.
+        """
         return self.forward_with_gradient(block, hidden_WTH)
 
     def forward_with_gradient(self, block: nn.Module, hidden_WTH: torch.Tensor) -> torch.Tensor:
         """The same, recording gradients where torch is told to."""
-        positions = torch.arange(hidden_WTH.shape[1])[None]
+        device = device_of(block)
+        hidden_WTH = hidden_WTH.to(device)
+        positions = torch.arange(hidden_WTH.shape[1], device=device)[None]
         index = int(block.get_submodule("self_attn").layer_idx)  # type: ignore[arg-type]
         kind = layer_type(self._config, index)
         own = kind in (self._config.rope_parameters or {})  # blocks of this kind have frequencies of their own
         output = block(
             hidden_WTH,
-            attention_mask=mask(self._config, index, hidden_WTH.shape[1], hidden_WTH.dtype),
+            attention_mask=mask(self._config, index, hidden_WTH.shape[1], hidden_WTH.dtype, device),
             position_ids=positions,
-            position_embeddings=self._rotary(hidden_WTH, positions, *([kind] if own else [])),
+            position_embeddings=self._rotary_on(device)(hidden_WTH, positions, *([kind] if own else [])),
             past_key_values=self.cache_peaks,
         )
         result: torch.Tensor = output[0] if isinstance(output, tuple) else output
@@ -155,20 +170,23 @@ class Walker:
     @torch.no_grad()
     def run_block(self, index: int, hidden_WTH: torch.Tensor, *, batch: int = 4) -> torch.Tensor:
         """Load block `index`, run all windows through it in batches, drop it."""
-        block = self.load_block(index)
-        return torch.cat([self.forward(block, part) for part in torch.split(hidden_WTH, batch)])
+        copies, batches = self.copies(self.load_block(index)), torch.split(hidden_WTH, batch)
+        outputs = (self.forward(block, part) for block, part in zip(itertools.cycle(copies), batches, strict=False))
+        return torch.cat(list(fetched(outputs, len(copies))))
 
-    def final_norm(self) -> nn.Module:
+    def final_norm(self, device: torch.device = CPU) -> nn.Module:
         """The norm before the head, loaded at the first call and kept."""
-        if self._norm is None:
-            self._norm = copy.deepcopy(self._skeleton.model.norm)
-            _fill(self._norm, self._source, FINAL_NORM.removesuffix("weight"))
-        return self._norm
+        if CPU not in self._norms:
+            self._norms[CPU] = copy.deepcopy(self._skeleton.model.norm)
+            _fill(self._norms[CPU], self._source, FINAL_NORM.removesuffix("weight"))
+        if device not in self._norms:
+            self._norms[device] = on_device(self._norms[CPU], device)
+        return self._norms[device]
 
     @torch.no_grad()
     def normed(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The input of the head: the final norm of [..., H]."""
-        result: torch.Tensor = self.final_norm()(hidden)
+        """The input of the head: the final norm of [..., H], where that lies."""
+        result: torch.Tensor = self.final_norm(hidden.device)(hidden)
         return result
 
     @torch.no_grad()
@@ -178,19 +196,25 @@ class Walker:
 
     def logits_with_gradient(self, hidden: torch.Tensor) -> torch.Tensor:
         """The same, recording gradients where torch is told to."""
+        device = self.devices[0]
         if self._head_VH is None:
-            self._head_VH = self._source.load(EMBEDDING if self.tied else HEAD).float()
+            self._head_VH = self._source.load(EMBEDDING if self.tied else HEAD).float().to(device)
             if isinstance(self._source, RoundsInputs):
                 self._head_rounding = self._source.input_rounding(HEAD.removesuffix(".weight"))
-        inputs = self.final_norm()(hidden)
+        inputs = self.final_norm(device)(hidden.to(device))
         if self._head_rounding is not None:
             inputs = round_inputs(inputs, self._head_rounding)
-        logits = differentiable_linear(inputs, self._head_VH)
+        logits = differentiable_linear(inputs, self._head_VH).to(hidden.device)
         return logits if self._cap is None else torch.tanh(logits / self._cap) * self._cap
 
     def drop_head(self) -> None:
         """Let go of the head's weights, two thousand million bytes where the vocabulary is large."""
         self._head_VH = None
+
+    def _rotary_on(self, device: torch.device) -> nn.Module:
+        if device not in self._rotary:
+            self._rotary[device] = on_device(self._rotary[CPU], device)
+        return self._rotary[device]
 
     def before_cap(self, gradient: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """The gradient at the head's own output, from that at the `logits`, which some families cap."""

@@ -11,7 +11,8 @@ Not here: solving (blocks.py), the rewrite (rescale.py).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -27,7 +28,8 @@ from bitwright.pipeline.expert_inputs import Routed, blended, borrowing_note, is
 from bitwright.pipeline.input_ranges import InputRanges
 from bitwright.pipeline.rescale import rescale_block
 from bitwright.quantize.smoothing import InputSample
-from bitwright.quantize.solve import Statistics
+from bitwright.quantize.statistics import Statistics
+from bitwright.tensors.devices import CPU, fetched
 
 TokenWeights = Mapping[InputGroup, torch.Tensor]
 
@@ -47,13 +49,16 @@ class BlockInputs:
         reduced: bool = False,
         act_order: bool = True,
         ranges: InputRanges,
+        device: torch.device = CPU,
     ) -> None:
-        """`reduced` takes Gram matrices by products in bfloat16; `ranges` are what stored scales are taken from."""
+        """`reduced` takes Gram matrices by products in bfloat16; `ranges` are what stored scales are taken from.
+        Factors are taken on `device`."""
         self.tokens: dict[InputGroup, int] = {}  # that each expert's linears saw
         self.known: dict[InputGroup, Statistics] = {}  # after a float pass
+        self.copies: Sequence[nn.Module] = (block,)  # that batches run on; the first answers for experts
         self._facts, self._index, self._block = facts, index, block
         self._groups, self._weights, self._method = groups, weights, method
-        self._reduced, self._act_order, self._ranges = reduced, act_order, ranges
+        self._reduced, self._act_order, self._ranges, self._device = reduced, act_order, ranges, device
         self._prefix = BLOCK.format(layer=index)
         self._said: dict[str, str] = {}  # what was done to a tensor's columns
         self._borrowed: dict[InputGroup, str] = {}
@@ -79,7 +84,7 @@ class BlockInputs:
         yield from self._watched(walker, batches, see)
         for group in self._groups.values():
             if not self._count(group, self._squares[group.name].tokens, routed.tokens):
-                self._squares[group.name] = routed.mean_square(self._block, group, sampled=group.name in sampled)
+                self._squares[group.name] = routed.mean_square(self.copies[0], group, sampled=group.name in sampled)
 
     def range_pass(self, walker: Walker, batches: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
         """Run the block as it was prepared: the magnitudes that scales of inputs reach to, in `known`. Yields outputs.
@@ -100,7 +105,7 @@ class BlockInputs:
             self.known[name] = dataclasses.replace(self.known[name], peak=self._ranges.take(name, None))
 
     def _see_layer(self, routed: Routed, group: Group) -> None:
-        for inputs in routed.inputs(self._block, group):
+        for inputs in routed.inputs(self.copies[0], group):
             self._ranges.add(group.name, inputs)
 
     def _watched(
@@ -111,21 +116,24 @@ class BlockInputs:
         def hook(group: Group) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
             return lambda _module, args: see(group, args[0])
 
+        self.copies = walker.copies(self._block)
         handles = [
-            self._block.get_submodule(group.leader).register_forward_pre_hook(hook(group))
+            block.get_submodule(group.leader).register_forward_pre_hook(hook(group))
+            for block in self.copies
             for group in self._groups.values()
         ]
+        turns = zip(itertools.cycle(self.copies), batches, strict=False)
         try:
-            for part in batches:
-                yield walker.forward(self._block, part)
+            yield from fetched((walker.forward(block, part) for block, part in turns), len(self.copies))
         finally:
             for handle in handles:
                 handle.remove()
 
     def prepare(self, plans: Mapping[str, TensorPlan], *, rescale: bool) -> None:
         """Fold scales where the plan says so; fills `known`."""
+        self.copies = (self._block,)  # those on devices are out of date from here on
         found = {name: seen.mean(self._prefix + self._groups[name].leader) for name, seen in self._squares.items()}
-        peaks = {name: seen.amax_I for name, seen in self._squares.items()}
+        peaks = {name: seen.largest() for name, seen in self._squares.items()}
         if rescale:
             facts = self._facts
             self._said, scales = rescale_block(
@@ -159,14 +167,14 @@ class BlockInputs:
         if group.expert is not None:
             if not self._count(group, seen.tokens, self._routed.tokens) and group.name in self._ranges.groups:
                 self._see_layer(self._routed, group)
-            layer = self._routed.statistics(self._block, group)
+            layer = self._routed.statistics(self.copies[0], group)
             gram_II = blended(seen, layer, self._prefix + group.leader)
             return self._statistics(gram_II, self._ranges.take(group.name, max(seen.peak, layer.peak)))
         gram_II = seen.take_gram(self._prefix + group.leader)
         return self._statistics(gram_II, self._ranges.take(group.name, seen.peak))
 
     def _statistics(self, gram_II: NDArray[np.float32], peak: float | None) -> Statistics:
-        return Statistics.taking(gram_II, self._method, peak=peak, act_order=self._act_order)
+        return Statistics.taking(gram_II, self._method, peak=peak, act_order=self._act_order, device=self._device)
 
     def notes(self, group: Group, name: str) -> tuple[str, ...]:
         """What to say of a tensor of the group in its record."""
@@ -191,10 +199,11 @@ class BlockInputs:
 
 
 def _sample(seen: MeanSquare) -> InputSample:
+    amax_I = seen.largest()
     assert seen.sample is not None
-    assert seen.amax_I is not None
+    assert amax_I is not None
     rows_NI, weights_N = seen.sample.tokens()
-    return InputSample(rows_NI=rows_NI.numpy(), weights_N=weights_N.numpy(), amax_I=seen.amax_I.numpy())
+    return InputSample(rows_NI=rows_NI.numpy(), weights_N=weights_N.numpy(), amax_I=amax_I.numpy())
 
 
 def _of_diagonal(diagonal_I: NDArray[np.float32], amax_I: torch.Tensor | None) -> Statistics:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import collections
 import copy
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from bitwright.calibration.statistics import InputStatistics
 from bitwright.core.plan import ModelFacts, TensorPlan
@@ -24,6 +26,7 @@ from bitwright.facts.blocks import Group, block_folds
 from bitwright.facts.cache_scales import KEY_SCALE, is_cache_scale
 from bitwright.facts.families import BLOCK, FAMILIES, FINAL_NORM, InputGroup
 from bitwright.modeling.cache_peaks import E4M3_LARGEST, CachePeaks
+from bitwright.modeling.copies import renew
 from bitwright.modeling.stages import run_repeated, run_staged
 from bitwright.modeling.walk import Walker
 from bitwright.pipeline.block_inputs import BlockInputs, TokenWeights
@@ -34,7 +37,9 @@ from bitwright.pipeline.rescale import divide_norm, scaling_note, smoothed_group
 from bitwright.pipeline.rows import HeldRows, StoredRows, parts
 from bitwright.pipeline.workshop import Workshop, write_tensor
 from bitwright.quantize.scaling import scale_trials, trial_of
-from bitwright.quantize.solve import Statistics, needs_peak
+from bitwright.quantize.solve import needs_peak
+from bitwright.quantize.statistics import Statistics
+from bitwright.tensors.devices import fetched
 
 HEAVIEST = 100.0  # times the mean weight of a token: single tokens reach 1,300 (docs/log.md)
 BATCH_TOKENS = 4096  # tokens per forward pass: large enough for the matrix products, small beside a block's weights
@@ -73,7 +78,7 @@ class _Bench:
         self._ranges = InputRanges(shop.new_observer, stored_elements(self._groups, shop.plans, self._prefix))
         self._inputs = BlockInputs(
             shop.source.facts, index, self._block, self._groups, token_weights(shop, index), shop.method,
-            reduced=shop.reduced, act_order=shop.act_order, ranges=self._ranges,
+            reduced=shop.reduced, act_order=shop.act_order, ranges=self._ranges, device=walker.devices[0],
         )  # fmt: skip
 
     def round(self, hidden: HiddenStates) -> HiddenStates:
@@ -114,20 +119,25 @@ class _Bench:
         if self._shop.narrow:
             self._walker.narrow(self._block)
             batches = self._batches(hidden, torch.bfloat16)
+        copies = self._inputs.copies = self._walker.copies(self._block)
         leaders = {group.leader: group for group in self._groups.values()}
         again = _is_run_again(self._shop.source.facts, self._groups, hidden)
         outputs = (run_repeated if again else run_staged)(
-            lambda part: self._walker.forward(self._block, part),
-            self._block,
+            self._walker.forward,
+            copies,
             batches,
             list(leaders),
             lambda leader, part: self._inputs.observe(leaders[leader], part),
-            lambda leader: self._solve(leaders[leader], self._inputs.complete(leaders[leader])),
+            lambda leader: self._complete(leaders[leader], copies),
         )
-        return hidden.followed_by(outputs)
+        return hidden.followed_by(fetched(outputs, len(copies)))
 
     def _batches(self, hidden: HiddenStates, dtype: torch.dtype | None = None) -> Sequence[torch.Tensor]:
         return hidden.batches(windows_at_once(self._shop.source.facts, hidden.length), dtype=dtype)
+
+    def _complete(self, group: Group, copies: Sequence[nn.Module]) -> None:
+        self._solve(group, self._inputs.complete(group))
+        renew(copies, self._block, group.linears)
 
     def _float_pass(self, batches: Sequence[torch.Tensor]) -> Iterable[torch.Tensor]:
         folds = block_folds(self._shop.source.facts, self._index) if self._shop.rescale else ()
@@ -221,20 +231,22 @@ def quantize_head(shop: Workshop, walker: Walker, name: str, hidden: HiddenState
 
     A head of its own may have its columns scaled; a tied one is the embedding too, whose columns nothing can undo.
     """
-    running = InputStatistics(hidden.width)
+    running, devices = InputStatistics(hidden.width), itertools.cycle(walker.devices)
     weights_N = tempered(shop.sensitivities.head().tokens) if shop.sensitivities else None
     element = stored_element(shop.plans[name].scheme)
     ranges = InputRanges(shop.new_observer, {} if element is None else {name: element})
     for part in hidden.batches(windows_at_once(shop.source.facts, hidden.length)):
         count = part.shape[0] * part.shape[1]
         some_N = None if weights_N is None else weights_N[running.tokens : running.tokens + count]
-        normed = walker.normed(part.float())
+        normed = walker.normed(part.float().to(next(devices)))
         running.add(normed, some_N)
         ranges.add(name, normed)
     gram_II = running.take_gram(name)
     if not shop.rescale or walker.tied:
-        peak = ranges.take(name, running.peak)
-        statistics = Statistics.taking(gram_II, shop.method, peak=peak, act_order=shop.act_order)
+        statistics = Statistics.taking(
+            gram_II, shop.method, peak=ranges.take(name, running.peak), act_order=shop.act_order,
+            device=walker.devices[0],
+        )  # fmt: skip
         return write_tensor(shop, FINAL_NORM), write_tensor(shop, name, statistics)
     norm, rows, entry = copy.deepcopy(walker.final_norm()), StoredRows(shop.source, name), shop.plans[name]
     assert not isinstance(entry.scheme, FloatScheme), name
@@ -242,7 +254,8 @@ def quantize_head(shop: Workshop, walker: Walker, name: str, hidden: HiddenState
     found = scale_trials([trial], [entry.scheme], np.ascontiguousarray(np.diag(gram_II)))
     offset = FAMILIES[shop.source.facts.family].norm_offset
     scales_I = divide_norm(norm, found.scales_I, stored_dtype(shop.plans[FINAL_NORM]), offset)
-    statistics = Statistics.taking(gram_II / np.outer(scales_I, scales_I), shop.method, act_order=shop.act_order)
+    gram_II = gram_II / np.outer(scales_I, scales_I)
+    statistics = Statistics.taking(gram_II, shop.method, act_order=shop.act_order, device=walker.devices[0])
     first = write_tensor(shop, FINAL_NORM, rows=HeldRows(norm.get_parameter("weight").data.numpy()))
     said = (scaling_note(found, FINAL_NORM),)
     return first, write_tensor(shop, name, statistics, rows=StoredRows(shop.source, name, scales_I), said=said)

@@ -28,7 +28,8 @@ from bitwright.pipeline.block_inputs import BlockInputs
 from bitwright.pipeline.rescale import weight_of
 from bitwright.pipeline.rows import HeldRows
 from bitwright.pipeline.workshop import Workshop, write_codes, write_tensor
-from bitwright.quantize.solve import Statistics, solve
+from bitwright.quantize.solve import solve
+from bitwright.quantize.statistics import Statistics
 from bitwright.tensors.qtensor import Float32, QTensor
 
 

@@ -22,6 +22,7 @@ from torch import nn
 
 from bitwright.calibration.statistics import InputStatistics, MeanSquare
 from bitwright.facts.blocks import Group
+from bitwright.modeling.copies import device_of
 from bitwright.modeling.experts import Expert
 
 SHARE = 4  # an expert is covered by one token for every so many inputs
@@ -57,7 +58,8 @@ def blended(own: InputStatistics, layer: InputStatistics, where: str) -> NDArray
 
 
 class Routed:
-    """The input of a block's router, kept while the block is worked on. Memory: the hidden states once more."""
+    """The input of a block's router, kept while the block is worked on. Memory: the hidden states once more, on the
+    devices that batches ran on."""
 
     def __init__(self) -> None:
         self._parts: list[torch.Tensor] = []
@@ -70,7 +72,8 @@ class Routed:
         self.tokens += len(self._parts[-1])
 
     def statistics(self, block: nn.Module, group: Group) -> InputStatistics:
-        """Statistics of `group` over the layer's tokens; those of the experts' common input are taken once."""
+        """Statistics of `group` over the layer's tokens, on the device of `block`; those of the experts' common input
+        are taken once."""
         common = len(group.modules) > 1
         if common and self._common is not None:
             return self._common
@@ -91,14 +94,15 @@ class Routed:
     @torch.no_grad()
     def inputs(self, block: nn.Module, group: Group) -> Iterator[torch.Tensor]:
         """What would enter the expert's group of the layer's tokens, part by part."""
+        device = device_of(block)
         if len(group.modules) > 1:
-            yield from self._parts
+            yield from (part.to(device) for part in self._parts)
             return
         expert = block.get_submodule(group.leader.rpartition(".")[0])
         assert isinstance(expert, Expert), group.leader
         step = max(1, self.tokens // (BORROWED * _inputs_of(block, group)))
         for part in self._parts:
-            yield expert.inner(part[::step])
+            yield expert.inner(part[::step].to(device))
 
 
 def _inputs_of(block: nn.Module, group: Group) -> int:

@@ -69,7 +69,7 @@ class InputRanges:
         if group not in self._seen:
             assert self._new is not None
             self._seen[group] = self._new()
-        self._seen[group].add(inputs.detach().float().numpy())
+        self._seen[group].add(inputs.detach().float().cpu().numpy())
 
     def take(self, group: InputGroup, largest: float | None) -> float | None:
         """The magnitude that the group's scale reaches to, and forget the group; `largest` where none is watched."""

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from bitwright.calibration.identity import tokens_sha256
 from bitwright.core.atomic import atomic_file, sha256_file
+from bitwright.core.device_request import CPU
 from bitwright.core.documents import Document, Record, read_document, to_json, write_document
 from bitwright.core.errors import BitwrightError, EnvironmentFault, InputError, MismatchError, from_os_error
 from bitwright.core.plan import Plan
@@ -60,6 +61,7 @@ class JobState(Document, frozen=True, kw_only=True):
     tokens_sha256: str
     layout_sha256: str  # of all headers: they hold names and the tokenizer, and fix every offset
     threads: int  # sums are taken in an order that depends on it, so a resumed run keeps it
+    device: str = CPU  # another one rounds sums otherwise, and may not be there to keep
     done: tuple[UnitRecord, ...] = ()
     hidden: HiddenFile | None = None
     seconds: float = 0.0
@@ -68,10 +70,11 @@ class JobState(Document, frozen=True, kw_only=True):
 class Job:
     """The work directory, locked against a second process for as long as it is open."""
 
-    def __init__(self, out: Path, plan: Plan) -> None:
-        """Open or create. Raises `MismatchError` when another plan was begun, `EnvironmentFault` when it is busy."""
+    def __init__(self, out: Path, plan: Plan, device: str = CPU) -> None:
+        """Open or create. Raises `MismatchError` when another plan was begun, or on another device, `EnvironmentFault`
+        when it is busy."""
         self.folder = out / WORK
-        self._identity = identity(plan)
+        self._identity, self._device = identity(plan), device
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.folder / "lock", "w")  # noqa: SIM115 - held until close
@@ -96,6 +99,12 @@ class Job:
                 raise MismatchError(
                     f"`{out}` holds an unfinished run with another model, plan, text or version of bitwright",
                     hint=f"choose another --out, or remove `{self.folder}` to start anew",
+                )
+            if state.device != device:
+                self.close()
+                raise MismatchError(
+                    f"`{out}` holds an unfinished run on {state.device}, this one is on {device}: sums differ",
+                    hint=f"go on with the --device it began with, or remove `{self.folder}` to start anew",
                 )
             self.state = state
 
@@ -145,6 +154,7 @@ class Job:
             tokens_sha256="" if tokens_WT is None else tokens_sha256(tokens_WT),
             layout_sha256=layout_sha256,
             threads=threads,
+            device=self._device,
         )
         write_document(self.state, self.folder / JOB)
         return self.state

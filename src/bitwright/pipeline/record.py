@@ -7,6 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
+import msgspec
+
 from bitwright.core.atomic import sha256_file
 from bitwright.core.documents import read_document
 from bitwright.core.errors import MismatchError, UsageError, from_os_error
@@ -75,7 +77,7 @@ def make_record(
         files=tuple(files),
         seconds=job.state.seconds,
         peak_memory_bytes=_peak_memory_bytes(),
-        provenance=provenance(),
+        provenance=msgspec.structs.replace(provenance(), device=job.state.device),
         experts=experts,
     )
 

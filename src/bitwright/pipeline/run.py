@@ -49,14 +49,22 @@ from bitwright.pipeline.rows import StoredRows, UsedRows, parts, stored_parts
 from bitwright.pipeline.sensitivity import Sensitivities
 from bitwright.pipeline.units import VISION, is_float, layout_sha256, needs_text, unit_names
 from bitwright.pipeline.workshop import Workshop, write_tensor
+from bitwright.tensors.devices import CPU, Devices, full_memory_said, label
 
 
 def quantize(
-    plan: Plan, folder: Path, out: Path, *, adapter: Path | None = None, progress: Progress = SILENT
+    plan: Plan,
+    folder: Path,
+    out: Path,
+    *,
+    adapter: Path | None = None,
+    devices: Devices = (CPU,),
+    progress: Progress = SILENT,
 ) -> QuantRecord:
     """Write the artifact of `plan` into `out` from the model in `folder`; resume what an earlier call began.
 
-    `folder` is a checkpoint or a float GGUF file; `adapter` says where the plan's LoRA adapter lies now.
+    `folder` is a checkpoint or a float GGUF file; `adapter` says where the plan's LoRA adapter lies now. Blocks run on
+    `devices`, which an unfinished run keeps.
 
     Returns the record that is also in `out/quant.json`. A finished run of the same plan is returned as it stands.
     Raises `MismatchError` when `out` holds another artifact or another unfinished run, `UsageError` when `out` is the
@@ -68,10 +76,11 @@ def quantize(
         adapter = Path(plan.model.adapter)
     source = open_original(folder, adapter)
     check_model(source.facts, plan, folder, adapter)
-    job = Job(out, plan)
+    job = Job(out, plan, label(devices))
     try:
         prepared = Preparation(out, plan)
-        record = _run(plan, folder, source, out, job, prepared, progress)
+        with full_memory_said(devices):
+            record = _run(plan, folder, source, out, job, prepared, devices, progress)
         write_document(record, out / RECORD)
         job.remove()
         prepared.remove()
@@ -87,6 +96,7 @@ def _run(
     out: Path,
     job: Job,
     prepared: Preparation,
+    devices: Devices,
     progress: Progress,
 ) -> QuantRecord:
     writer = WRITERS[plan.format](plan, folder)
@@ -120,6 +130,7 @@ def _run(
                 method=plan.method,
                 rescale=plan.scales_columns,
                 reduced=plan.effort == "fast",
+                devices=devices,
                 act_order=plan.act_order != "none",
                 new_observer=new_observer(plan),
                 saturate=plan.saturate,
@@ -160,7 +171,7 @@ def _run_units(
     progress: Progress,
 ) -> None:
     assert job.state is not None
-    walker = Walker(shop.source, reduced=shop.reduced)
+    walker = Walker(shop.source, reduced=shop.reduced, devices=shop.devices)
     done = len(job.state.done)
     held = job.hidden()
     hidden = None if held is None else HiddenStates(job.folder, held)

@@ -27,7 +27,9 @@ from bitwright.pipeline.rows import Rows, StoredRows, parts
 from bitwright.pipeline.sensitivity import Sensitivities
 from bitwright.pipeline.units import is_float
 from bitwright.quantize.nearest import decoded_errors
-from bitwright.quantize.solve import Solver, Statistics, join_rows, needs_peak, solved_whole
+from bitwright.quantize.solve import Solver, join_rows, needs_peak, solved_whole
+from bitwright.quantize.statistics import Statistics
+from bitwright.tensors.devices import CPU, Devices
 from bitwright.tensors.products import has_bfloat16
 from bitwright.tensors.qtensor import Float32, QTensor
 
@@ -43,6 +45,7 @@ class Workshop:
     method: Method
     rescale: bool  # whether columns are scaled first
     reduced: bool = False  # whether the model multiplies in bfloat16
+    devices: Devices = (CPU,)  # that blocks run on
     act_order: bool = True  # whether GPTQ takes columns by falling weight
     new_observer: NewObserver | None = None  # of inputs, keys and values; without, the largest magnitude counts
     saturate: bool = False  # whether F16 tensors are cut to its range
@@ -58,7 +61,7 @@ class Workshop:
     @property
     def narrow(self) -> bool:
         """Whether passes with feedback keep hidden states in bfloat16 too."""
-        return self.reduced and has_bfloat16()
+        return self.reduced and all(has_bfloat16(device) for device in self.devices)
 
 
 def write_tensor(

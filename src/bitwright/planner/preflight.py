@@ -14,11 +14,12 @@ import os
 import shutil
 from pathlib import Path
 
+from bitwright.core.device_request import CPU, read_device
 from bitwright.core.intervals import Interval
 from bitwright.core.plan import CalibrationPlan, ModelFacts, Plan, TensorPlan
-from bitwright.core.preflight import DiskNeed, Kept, MemoryNeed, Preflight, Ragged, Share, Step, TimeNeed
+from bitwright.core.preflight import DeviceNeed, DiskNeed, Kept, MemoryNeed, Preflight, Ragged, Share, Step, TimeNeed
 from bitwright.core.units import MIB, format_bytes
-from bitwright.facts.hardware import this_cpu
+from bitwright.facts.hardware import this_cpu, this_gpu
 from bitwright.planner.duration import (
     SELF,
     Judging,
@@ -29,15 +30,18 @@ from bitwright.planner.duration import (
     weighs_tokens,
 )
 from bitwright.planner.engine_fit import engine_fits, is_quantized
-from bitwright.planner.working_memory import converting_memory, passing_memory, working_memory
+from bitwright.planner.working_memory import converting_memory, device_memory, passing_memory, working_memory
 
 HIDDEN_BYTES, STORED_HIDDEN_BYTES = 4, 2  # float32 behind a block, bfloat16 at every boundary
 SMALL_FILES = 4 * MIB  # tokens, records, the report
 RAGGED = "do not fill blocks"
 
 
-def quantize_preflight(plan: Plan, out: Path, *, made: bool = False, judging: Judging | None = None) -> Preflight:
-    """Of `quantize`; with `judging`, of `ship`. `made` says that the artifact is in `out` already."""
+def quantize_preflight(
+    plan: Plan, out: Path, *, made: bool = False, judging: Judging | None = None, device: str = CPU
+) -> Preflight:
+    """Of `quantize`; with `judging`, of `ship`. `made` says that the artifact is in `out` already, `device` where
+    blocks will run."""
     parts = {"tokens and records": float(SMALL_FILES)} | ({} if made else _quantize_files(plan))
     if judging is not None and judging.measured:
         parts["F16 twin for the measurement of speed"] = 2.0 * plan.model.parameters
@@ -47,6 +51,7 @@ def quantize_preflight(plan: Plan, out: Path, *, made: bool = False, judging: Ju
         quantizing_time(plan, judging=judging),
         disk_need(out, parts),
         memory_need(*working_memory(plan)),
+        device_need(plan, device),
     )
 
 
@@ -116,7 +121,20 @@ def _held(path: Path) -> int:
         return 0  # a run that is at work has removed it
 
 
-def _assembled(plan: Plan, step: Step, time: TimeNeed, disk: DiskNeed, memory: MemoryNeed) -> Preflight:
+def device_need(plan: Plan, name: str) -> DeviceNeed | None:
+    """What each device will hold at its peak; `None` for the processor, and where `auto` finds no other."""
+    kind = read_device(name).kind
+    found = None if kind in (CPU, "mps") else this_gpu()
+    if kind == CPU or (kind == "auto" and found is None) or not needs_text(plan):
+        return None
+    expected, rests_on = device_memory(plan)
+    total = Interval(expected=expected, low=expected / 1.5, high=expected * 1.5, rests_on=rests_on)
+    return DeviceNeed(name=name, total=total, available=0 if found is None else found.memory_bytes)
+
+
+def _assembled(
+    plan: Plan, step: Step, time: TimeNeed, disk: DiskNeed, memory: MemoryNeed, device: DeviceNeed | None = None
+) -> Preflight:
     return Preflight(
         step=step,
         model=plan.model.path,
@@ -129,10 +147,11 @@ def _assembled(plan: Plan, step: Step, time: TimeNeed, disk: DiskNeed, memory: M
         time=time,
         memory=memory,
         disk=disk,
+        device=device,
         engines=engine_fits(plan),
         ragged=_ragged(plan.tensors),
         kept=_kept(plan.tensors),
-        warnings=(*plan.warnings, *_shortage(memory)),
+        warnings=(*plan.warnings, *_shortage(memory), *_device_shortage(device)),
     )
 
 
@@ -142,6 +161,13 @@ def _shortage(memory: MemoryNeed) -> tuple[str, ...]:
     needed, there = format_bytes(memory.total.expected), format_bytes(memory.available)
     advice = "fewer or shorter --samples, --calibration with a file, or --method rtn take less"
     return (f"{needed} of working memory are expected, this machine has {there}: {advice}",)
+
+
+def _device_shortage(device: DeviceNeed | None) -> tuple[str, ...]:
+    if device is None or not device.available or device.total.expected <= device.available:
+        return ()
+    needed, there = format_bytes(device.total.expected), format_bytes(device.available)
+    return (f"{needed} are expected on {device.name}, it has {there}: --device cpu needs none of it",)
 
 
 def _ragged(tensors: tuple[TensorPlan, ...]) -> tuple[Ragged, ...]:

@@ -26,6 +26,12 @@ GRAM_BYTES = 24  # float32 twice, float64 twice
 PART_WEIGHTS = 1 << 25  # taken at a time (pipeline/rows.py)
 BATCH_TOKENS = 4096
 TRAINED_COPIES = 4
+VALUE_BYTES = 4  # float32
+CONTEXT_BYTES = 500 * MIB  # CUDA's own, with the libraries that torch loads
+PAUSED_BYTES = 1 << 30  # at most (pipeline/blocks.py)
+FACTOR_BYTES = 28  # of a Gram matrix: float32 three times while it is permuted, float64 twice
+SOLVED_BYTES = 28  # of a weight: value, codes, errors, pull, and what a product of them takes
+DEVICE_RESTS_ON = "one block, a batch, what is paused, a Gram matrix and its factor: counted, not measured"
 RESTS_ON = "what is held at once: matrices, one block, Gram matrices, hidden states"
 
 
@@ -46,6 +52,22 @@ def working_memory(plan: Plan) -> tuple[int, str]:
     return LIBRARIES + max(matrix, block, whole) + 8 * tokens * facts.hidden, RESTS_ON
 
 
+def device_memory(plan: Plan) -> tuple[int, str]:
+    """Expected peak on each device that blocks run on, and what the figure rests on: the block, a batch, what stands
+    paused in the block, and the larger of factoring and solving. Nobody has measured it."""
+    facts = plan.model
+    tokens = plan.calibration.samples * plan.calibration.length
+    weights = VALUE_BYTES * _largest_block(facts)
+    batch = VALUE_BYTES * min(tokens, BATCH_TOKENS) * (6 * facts.hidden + 3 * facts.intermediate)
+    paused = min(PAUSED_BYTES, VALUE_BYTES * tokens * (2 * facts.hidden + facts.intermediate))
+    widest = max(entry.shape[-1] for entry in plan.tensors if len(entry.shape) > 1)
+    solving = 0
+    if plan.method == "gptq":
+        rows = max(min(math.prod(entry.shape), PART_WEIGHTS) for entry in plan.tensors)
+        solving = max(FACTOR_BYTES * widest**2, 2 * VALUE_BYTES * widest**2 + SOLVED_BYTES * rows)
+    return CONTEXT_BYTES + weights + batch + paused + solving, DEVICE_RESTS_ON
+
+
 def passing_memory(facts: ModelFacts, tokens: int, *, sampled: bool) -> tuple[int, str]:
     """Expected peak of `imatrix`, which runs the model over `tokens` and solves nothing."""
     block = _block_bytes(facts, min(tokens, BATCH_TOKENS))
@@ -58,11 +80,16 @@ def converting_memory(plan: Plan) -> tuple[int, str]:
     return LIBRARIES + MATRIX_BYTES * largest, RESTS_ON
 
 
-def _block_bytes(facts: ModelFacts, batch: int) -> int:
+def _largest_block(facts: ModelFacts) -> int:
+    """Weights of one block."""
     sizes: dict[int, int] = {}
     for tensor in facts.tensors:
         layer = layer_of(tensor.name)
         if layer is not None:
             sizes[layer] = sizes.get(layer, 0) + math.prod(tensor.shape)
+    return max(sizes.values(), default=0)
+
+
+def _block_bytes(facts: ModelFacts, batch: int) -> int:
     width = 6 * facts.hidden + 3 * facts.intermediate
-    return BLOCK_BYTES * max(sizes.values(), default=0) + 4 * batch * width
+    return BLOCK_BYTES * _largest_block(facts) + 4 * batch * width

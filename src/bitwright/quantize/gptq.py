@@ -9,7 +9,8 @@ every later update (Frantar et al. 2022, arXiv:2210.17323, step 3). One Cholesky
 float64, and nothing is inverted inside the loop. Columns go in blocks: inside a block rows are updated by a compiled
 loop, behind it by one matrix product (lazy updates). tests/quantize holds the naive oracle that inverts afresh.
 
-Not here: scale search (integer.py, kquants.py), the choice of method and its fallbacks (solve.py).
+Not here: the same on a graphics processor (device_gptq.py), scale search (integer.py, kquants.py), the choice of
+method and its fallbacks (solve.py).
 Dimension key: O outputs · I inputs · G groups along I · B columns of one block
 """
 
@@ -19,11 +20,13 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
-from bitwright.quantize import kernels, level_kernels
+from bitwright.quantize import device_gptq, kernels, level_kernels
 from bitwright.quantize.grid import Grid, grid_values
+from bitwright.tensors.devices import CPU
 from bitwright.tensors.qtensor import Array, Float32
 
 BLOCK = 128  # columns per lazy update: the compiled loop stays in the second-level cache
@@ -46,34 +49,46 @@ def factorize(
     act_order: bool = True,
     damping: tuple[float, ...] = DAMPING_LADDER,
     dtype: type[np.floating] = np.float64,
+    device: torch.device = CPU,
 ) -> Feedback | None:
     """U with H⁻¹ = Uᵀ U for the damped Gram matrix. `None` when no rung of the ladder makes it positive definite.
 
-    All is done in float64, in one array; `dtype` is what U is kept in.
+    All is done in float64, in one array; `dtype` is what U is kept in. On a `device` that has float64 it is done there.
     """
     diagonal_I = np.diag(gram_II).astype(np.float64)
     order_I = np.argsort(-diagonal_I, kind="stable") if act_order else np.arange(len(diagonal_I))
     mean = float(diagonal_I.mean())
     if not np.isfinite(mean) or mean <= 0:
         return None
-    notes = []
+    notes: list[str] = []
     for share in damping:
-        # reversed twice: LAPACK's lower factor of the reversed matrix is the upper factor of the matrix
-        damped_II = _permuted(gram_II, order_I[::-1])
-        damped_II[np.diag_indices_from(damped_II)] += share * mean
-        # the transpose of a symmetric matrix is itself, in the order that LAPACK works on in place
-        lower_II, failed = lapack.dpotrf(damped_II.T, lower=1, clean=1, overwrite_a=1)
-        if failed:
-            notes.append(f"not positive definite with damping {share:g}")
-            continue
-        inverse_II, failed = lapack.dtrtri(lower_II, lower=1, overwrite_c=1)
-        if failed:
-            notes.append(f"singular factor with damping {share:g}")
-            continue
-        upper_II = np.empty(inverse_II.shape, dtype=dtype)
-        upper_II[...] = inverse_II[::-1, ::-1]
-        return Feedback(upper_II=upper_II, order_I=order_I, damping=share, notes=tuple(notes))
+        if device.type == "cuda":
+            upper_II, why = device_gptq.inverse_factor(gram_II, order_I, share * mean, device)
+        else:
+            upper_II, why = _inverse_factor(gram_II, order_I, share * mean, dtype)
+        if upper_II is not None:
+            return Feedback(upper_II=upper_II, order_I=order_I, damping=share, notes=tuple(notes))
+        notes.append(f"{why} with damping {share:g}")
     return None
+
+
+def _inverse_factor(
+    gram_II: Float32, order_I: NDArray[np.int64], added: float, dtype: type[np.floating]
+) -> tuple[NDArray[np.floating] | None, str]:
+    """U of the Gram matrix in the order given, `added` to its diagonal; or why there is none."""
+    # reversed twice: LAPACK's lower factor of the reversed matrix is the upper factor of the matrix
+    damped_II = _permuted(gram_II, order_I[::-1])
+    damped_II[np.diag_indices_from(damped_II)] += added
+    # the transpose of a symmetric matrix is itself, in the order that LAPACK works on in place
+    lower_II, failed = lapack.dpotrf(damped_II.T, lower=1, clean=1, overwrite_a=1)
+    if failed:
+        return None, "not positive definite"
+    inverse_II, failed = lapack.dtrtri(lower_II, lower=1, overwrite_c=1)
+    if failed:
+        return None, "singular factor"
+    upper_II = np.empty(inverse_II.shape, dtype=dtype)
+    upper_II[...] = inverse_II[::-1, ::-1]
+    return upper_II, ""
 
 
 def _permuted(gram_II: Float32, order_I: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -25,20 +25,23 @@ from bitwright.core.schemes import CodebookScheme, Int8RowScheme, MinifloatSchem
 from bitwright.quantize.activations import input_scale
 from bitwright.quantize.codebook import quantize_codebook, quantize_int8_rows
 from bitwright.quantize.column_order import is_ordered, moved_back, order_of, plain_scheme
-from bitwright.quantize.gptq import Feedback, factorize, gptq_codes, refine_codes
+from bitwright.quantize.device_gptq import feedback_codes
+from bitwright.quantize.gptq import gptq_codes, refine_codes
+from bitwright.quantize.grid import Grid
 from bitwright.quantize.grids import code_type, find_grid, matrix_fields, nearest_codes
 from bitwright.quantize.nearest import relative
+from bitwright.quantize.statistics import SHRINKAGE, Statistics
+from bitwright.tensors.devices import CPU
 from bitwright.tensors.products import linear
 from bitwright.tensors.qtensor import Array, Float32, QTensor
 
 SLAB = 256  # rows per task, at most
 # Many small products run beside each other: threads inside BLAS would only wait for one another (docs/log.md)
 SINGLE_THREADED_BLAS = functools.partial(ThreadpoolController().limit, limits=1, user_api="blas")
-# Correlations of inputs are divided by 1 + SHRINKAGE: those of a few thousand tokens hold less on other text. There KL
-# falls by 2 % (source code) and 14 % (chat), on the calibration's own kind it rises by 1 % (docs/log.md)
-SHRINKAGE = 0.3
 FEW_SLABS = 8
 SIZE_ROWS = 2048  # rows whose outputs are summed at once
+_Searched = tuple[Grid, dict[str, Array]]  # levels of a slab, and the fields that the format stores for them
+_Chosen = tuple[NDArray[np.int16], NDArray[np.floating]]  # codes, and E G of them
 Errors = tuple[float, float, float, float]  # squared weight error and size, squared output error and size
 
 
@@ -53,57 +56,6 @@ class Notes:
     output_error: float | None
     damping: float | None
     notes: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Statistics:
-    """What is known of one input, shared by all its readers: the mean square of every channel, and for GPTQ the whole
-    Gram matrix G and the factor that it needs.
-
-    `damped_II` is what GPTQ sees: G with correlations shrunk, plus a share of its mean diagonal. It takes the place of
-    `gram_II`, which follows from it: at 14336 inputs each takes 0.8 GiB. `peak` is the largest
-    magnitude that was seen, for types that store a scale of their inputs.
-    """
-
-    diagonal_I: Float32
-    gram_II: Float32 | None = None
-    damped_II: Float32 | None = None
-    feedback: Feedback | None = None
-    peak: float | None = None
-
-    @staticmethod
-    def of(gram_II: Float32, method: Method, *, peak: float | None = None, act_order: bool = True) -> Statistics:
-        """Prepare a copy of a Gram matrix for `method`; without `act_order` GPTQ takes columns as they come."""
-        return Statistics.taking(gram_II.copy(), method, peak=peak, act_order=act_order)
-
-    @staticmethod
-    def taking(gram_II: Float32, method: Method, *, peak: float | None = None, act_order: bool = True) -> Statistics:
-        """Prepare a Gram matrix for `method`, in place: the caller's array is used up."""
-        diagonal_I = np.ascontiguousarray(np.diag(gram_II))
-        if method != "gptq":
-            return Statistics(diagonal_I=diagonal_I, gram_II=gram_II, peak=peak)
-        damped_II, places = gram_II, np.diag_indices_from(gram_II)
-        damped_II /= np.float32(1 + SHRINKAGE)
-        damped_II[places] = diagonal_I
-        feedback = factorize(damped_II, act_order=act_order, dtype=np.float32)
-        if feedback is not None:
-            damped_II[places] += np.float32(feedback.damping) * diagonal_I.mean()
-        return Statistics(diagonal_I=diagonal_I, damped_II=damped_II, feedback=feedback, peak=peak)
-
-    def in_order(self, order_I: NDArray[np.int64]) -> Statistics:
-        """Of the same inputs in another order, which must be that of the factor."""
-        square = np.ix_(order_I, order_I)
-        feedback = self.feedback
-        if feedback is not None:
-            assert np.array_equal(feedback.order_I, order_I), "the factor has an order of its own"
-            feedback = dataclasses.replace(feedback, order_I=np.arange(len(order_I)))
-        return Statistics(
-            diagonal_I=self.diagonal_I[order_I],
-            gram_II=None if self.gram_II is None else self.gram_II[square],
-            damped_II=None if self.damped_II is None else self.damped_II[square],
-            feedback=feedback,
-            peak=self.peak,
-        )
 
 
 def solve(
@@ -179,17 +131,26 @@ class Solver:
         if self._statistics is not None:
             self._output_size += output_size(weight_OI, self._statistics)
 
-        def slab(start: int) -> _Slab:
+        def search(start: int) -> _Searched:
+            return find_grid(weight_OI[start : start + self._slab], weights_I, self._scheme, shared)
+
+        def slab(start: int, searched: _Searched | None = None, chosen: _Chosen | None = None) -> _Slab:
             part = slice(start, start + self._slab)
             found, values_OI = _solve_rows(
-                weight_OI[part], self._statistics, weights_I, self._scheme, self._used, shared
+                weight_OI[part], self._statistics, searched or search(start), chosen, self._scheme, self._used, shared
             )
             if decoded_OI is not None:
                 decoded_OI[part, order_I] = values_OI
             return found
 
+        starts = range(0, weight_OI.shape[0], self._slab)
         with SINGLE_THREADED_BLAS(), ThreadPoolExecutor(self._threads) as pool:
-            slabs = list(pool.map(slab, range(0, weight_OI.shape[0], self._slab)))
+            if self._used == "gptq" and self._statistics is not None and self._statistics.device != CPU:
+                searched = list(pool.map(search, starts))
+                chosen = _chosen_on_device(weight_OI, [grid for grid, _ in searched], self._statistics)
+                slabs = list(pool.map(slab, starts, searched, chosen))
+            else:
+                slabs = list(pool.map(slab, starts))
         self._errors += [slab.errors for slab in slabs]
         peak = self._statistics.peak if self._statistics else None
         tensor = join_rows([slab.tensor for slab in slabs])
@@ -291,16 +252,25 @@ def _method(statistics: Statistics | None, method: Method) -> tuple[Method, floa
     return "gptq", statistics.feedback.damping, statistics.feedback.notes
 
 
+def _chosen_on_device(weight_OI: Float32, grids: Sequence[Grid], statistics: Statistics) -> list[_Chosen]:
+    """Codes by feedback, and E G of them, of every slab."""
+    feedback, damped_II = statistics.feedback, statistics.damped_II
+    assert feedback is not None
+    assert damped_II is not None
+    return feedback_codes(weight_OI, grids, feedback.upper_II, feedback.order_I, damped_II, statistics.device)
+
+
 def _solve_rows(
     weight_OI: Float32,
     statistics: Statistics | None,
-    weights_I: Float32,
+    searched: _Searched,
+    chosen: _Chosen | None,
     scheme: QuantScheme,
     method: Method,
     shared: Mapping[str, Array],
 ) -> tuple[_Slab, Float32]:
-    """The rows, solved, and their values."""
-    grid, fields = find_grid(weight_OI, weights_I, scheme, shared)
+    """The rows, solved on the grid that was found, and their values. Codes by feedback may be `chosen` already."""
+    grid, fields = searched
     fields = {**fields, **shared}
     stored_OI: Array
     pull_OI = None
@@ -310,8 +280,10 @@ def _solve_rows(
         assert statistics is not None
         assert statistics.feedback is not None
         assert statistics.damped_II is not None
-        codes_OI = gptq_codes(weight_OI, grid, statistics.feedback)
-        codes_OI, pull_OI = refine_codes(weight_OI, codes_OI, grid, statistics.damped_II)
+        if chosen is None:
+            codes_OI = gptq_codes(weight_OI, grid, statistics.feedback)
+            chosen = refine_codes(weight_OI, codes_OI, grid, statistics.damped_II)
+        codes_OI, pull_OI = chosen
         stored_OI = grid.stored_codes(codes_OI)
     tensor = QTensor(scheme=scheme, codes=stored_OI.astype(code_type(scheme)), fields=fields)
     values_OI = tensor.decode()
@@ -359,10 +331,11 @@ def output_size(weight_OI: Float32, statistics: Statistics) -> float:
     held = statistics.gram_II if statistics.damped_II is None else statistics.damped_II
     if held is None:
         return 0.0
-    gram, size = torch.from_numpy(held), 0.0
+    gram, size = torch.from_numpy(held).to(statistics.device), 0.0
     square_I = torch.zeros(len(gram), dtype=torch.float64)
     for part_OI in torch.split(torch.from_numpy(weight_OI), SIZE_ROWS):
-        size += float((linear(part_OI, gram, reduced=True) * part_OI).sum(dtype=torch.float64))
+        outputs_OI = linear(part_OI.to(statistics.device), gram, reduced=True).cpu()
+        size += float((outputs_OI * part_OI).sum(dtype=torch.float64))
         square_I += part_OI.square().sum(dim=0, dtype=torch.float64)
     return size if statistics.damped_II is None else _undamped(size, square_I.numpy(), statistics)
 

@@ -1,4 +1,4 @@
-"""Float32 matrix products on the CPU by the faster of the libraries that torch carries.
+"""Float32 matrix products, on the CPU by the faster of the libraries that torch carries.
 
 torch sends float32 products to MKL, which keeps to AVX2 on processors that are not Intel's; oneDNN, in the same build,
 generates code for whatever the processor has. Same precision, another order of sums. On an AMD EPYC with AVX-512 a
@@ -6,6 +6,8 @@ product of 4096 × 768 by 768 × 1536 took 0.043 s with oneDNN and 0.099 s with 
 
 `reduced` products round both factors and the result to bfloat16 and sum in float32, where the processor multiplies
 bfloat16 itself: 0.023 s for the same product. Checkpoints are served in that precision; effort `fast` takes it.
+
+On other devices products are torch's own.
 
 The operator is the one that torch's own compiler emits for linear layers. Where a build lacks it, the ordinary product
 is taken. Not here: what is multiplied, and threads.
@@ -22,6 +24,8 @@ from typing import Any
 import torch
 
 X86 = platform.machine() in ("x86_64", "AMD64")
+CPU = torch.device("cpu")
+TENSOR_CORES = (8, 0)  # the first compute capability that multiplies bfloat16
 TRANSPOSED_WEIGHTS = 1 << 26  # at once, 256 MiB: more than a decoder's matrices have, less than large vocabularies
 PANEL = 384  # columns per product of `add_gram`: what lies left of the diagonal is not computed
 
@@ -35,6 +39,8 @@ def linear(
     """
     if inputs.dtype == torch.bfloat16:
         return _narrow(inputs, weight_OI, bias_O)
+    if inputs.device.type != "cpu" and reduced and has_bfloat16(inputs.device):
+        return _narrow(inputs.bfloat16(), weight_OI, bias_O).float()
     if not (has_onednn() and inputs.dtype == weight_OI.dtype == torch.float32 and inputs.device.type == "cpu"):
         return torch.nn.functional.linear(inputs, weight_OI, bias_O)
     rows_NI = inputs.reshape(-1, inputs.shape[-1]).contiguous()
@@ -122,7 +128,7 @@ def add_gram(upper_II: torch.Tensor, rows_NI: torch.Tensor, *, reduced: bool = F
 
     bfloat16 rows are as good as `reduced` float32 ones, and half the bytes.
     """
-    if reduced and has_bfloat16():
+    if reduced and has_bfloat16(rows_NI.device):
         rows_NI = rows_NI.bfloat16()
     columns_IN = rows_NI.T.contiguous()
     for start in range(0, len(columns_IN), PANEL):
@@ -137,6 +143,8 @@ def has_onednn() -> bool:
 
 
 @functools.cache
-def has_bfloat16() -> bool:
+def has_bfloat16(device: torch.device = CPU) -> bool:
     """Whether the processor multiplies bfloat16 itself; elsewhere it would be slower than float32."""
+    if device.type != "cpu":
+        return device.type == "cuda" and torch.cuda.get_device_capability(device) >= TENSOR_CORES
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -11,9 +11,11 @@ from bitwright.facts.hardware import this_cpu
 from bitwright.planner.deployment import Deployment
 from bitwright.planner.tensors import float_tensors, gguf_tensors, linear_tensors
 
+VLLM_REQUESTS = 128  # --max-num-seqs on processors, unless it is said
+
 
 def deployment_of(facts: ModelFacts, engine: str, type: str, context: int, cache: str) -> Deployment:
-    """One request at a time that fills the context."""
+    """A context that is filled; as many requests at once as the engine is ready for, which vLLM has buffers for."""
     format: ArtifactFormat = "gguf"
     if engine == "llama.cpp":
         tensors = gguf_tensors(facts, type)
@@ -21,7 +23,8 @@ def deployment_of(facts: ModelFacts, engine: str, type: str, context: int, cache
         tensors, format = float_tensors(facts, FloatScheme(dtype="bf16")), "safetensors"
     else:
         tensors, format = linear_tensors(facts, COMPRESSED_TYPES[type]), "compressed-tensors"
-    workload = Workload(load="chat", prompt_tokens=context - 1, output_tokens=1, concurrency=1)
+    requests = 1 if engine == "llama.cpp" else VLLM_REQUESTS
+    workload = Workload(load="chat", prompt_tokens=context - 1, output_tokens=1, concurrency=requests)
     target = Target(
         device=this_cpu(), workload=workload, context=context,
         floor=QualityFloor(use_case="chat", perplexity_delta=0.0, kl_mean=0.0),

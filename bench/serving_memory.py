@@ -7,7 +7,8 @@ A model is a folder, `demo` or `demo:wide`. Artifacts are made once, without cal
 not change a byte of memory. Measured is
     llama.cpp   the peak resident size of its one process (VmHWM): the mapped file, what was allocated, code; and what
                 it logs of its buffers, part by part
-    vLLM        the proportional size (PSS) of all its processes together after the request, on processors
+    vLLM        the proportional size (PSS) of all its processes together after the request, eager (compiling
+                costs minutes and keeps some 100 MiB), on processors
 A case that stands in the JSON is not measured again (`--fresh`: all are); every run compares all with the planner of
 this checkout. Exits with 1 when a prediction is off by more than 5 %, or a file's size by more than 0.5 %.
 """
@@ -120,7 +121,7 @@ def vllm_command(path: Path, case: Case, port: int, python: Path) -> list[str]:
         "--model": path, "--host": "127.0.0.1", "--port": port, "--max-model-len": case.context,
         "--served-model-name": "model", "--kv-cache-memory-bytes": VLLM_CACHE,
     }  # fmt: skip
-    module = [str(python), "-m", "vllm.entrypoints.openai.api_server"]
+    module = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager"]
     return [*module, *(str(word) for pair in flags.items() for word in pair)]
 
 

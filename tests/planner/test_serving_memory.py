@@ -67,6 +67,16 @@ def test_every_buffer_of_llamacpp_has_the_size_that_it_logged(result: dict[str, 
     assert memory.total.low <= result["measured_bytes"] <= memory.total.high
 
 
+@pytest.mark.parametrize("result", measured("vllm"))
+def test_vllm_on_a_processor_takes_what_was_measured(result: dict[str, Any]) -> None:
+    """Its cache was given as 512 MiB; buffers are for 128 requests, its default."""
+    goal = target("cpu-avx2", prompt=result["context"] - 1, output=1, concurrency=128)
+    memory = device_memory(deployment(MODELS[result["model"]], result["type"], goal))
+    rest = result["measured_bytes"] - 512 * MIB + memory.kv_cache
+    assert memory.total.expected - memory.kv_cache + 512 * MIB == pytest.approx(result["measured_bytes"], rel=0.05)
+    assert memory.total.low <= rest <= memory.total.high
+
+
 # MiB of the compute buffer that llama.cpp build 11549 logged for random models of three blocks, at 512 and 4096 cells
 BUFFERS = {
     "llama": ({}, 9.02, 12.52),

@@ -14,7 +14,7 @@ from bitwright.core.units import MIB
 from bitwright.facts.rows import read_rows
 
 FILE = "engine_memory.toml"
-What = Literal["process", "vocabulary"]
+What = Literal["process", "vocabulary", "packing", "packing int8"]
 UNITS = {"MiB": MIB, "bytes": 1}
 
 

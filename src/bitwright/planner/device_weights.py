@@ -5,6 +5,7 @@
     llama.cpp, GPU         the embedding stays in main memory; a tied head is a copy of it on the GPU
     all others             floats are cast to 16 bits; what the kernels do not read is dropped as they repack; the
                            vocabulary is padded to 64 rows; a kernel that expands holds 16 bits
+    vLLM, processor        embedding and head each pack a copy for oneDNN and keep the original
 Tensor parallelism: linears are cut, norms, routers and the narrow matrices in front of a latent are copied, and keys
 and values are cut by heads, of which each device has one at least. Pipeline parallelism: the first stage holds the
 embedding, the last the head, and a remainder of blocks goes to stages before the last.
@@ -80,6 +81,8 @@ def held_bytes(deployment: Deployment, entry: TensorPlan) -> int:
     shape = entry.shape
     if entry.name in (EMBEDDING, HEAD):
         shape = (pad(shape[0], VOCABULARY_ROWS), *shape[1:])
+    if entry.name in (EMBEDDING, HEAD) and deployment.target.device.kind == "cpu":
+        return 2 * math.prod(shape) * (3 if deployment.facts.tied else 2)
     kernel = deployment.kernel
     if isinstance(entry.scheme, FloatScheme) or (kernel is not None and kernel.how == "expands"):
         return 2 * math.prod(shape)

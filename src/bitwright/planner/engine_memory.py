@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from bitwright.core.intervals import Interval, exactly
 from bitwright.core.plan import DeviceFacts, ModelFacts
+from bitwright.core.schemes import IntScheme
 from bitwright.core.units import GIB, MIB
 from bitwright.facts.engine_memory import engine_bytes
 from bitwright.planner.cache_bytes import MICRO_BATCH, all_cells, caches_of
@@ -67,7 +68,14 @@ def overhead(deployment: Deployment) -> Interval:
     process = engine_bytes(deployment.engine, device.kind, "process")
     assert process is not None, f"no row for {deployment.engine} on a {device.kind}"
     token = engine_bytes(deployment.engine, device.kind, "vocabulary")
-    return process if token is None else process + token.times(facts.vocab)
+    packing = engine_bytes(deployment.engine, device.kind, "packing int8" if _rounds_inputs(deployment) else "packing")
+    total = process if token is None else process + token.times(facts.vocab)
+    return total if packing is None else total + packing
+
+
+def _rounds_inputs(deployment: Deployment) -> bool:
+    """Whether products are of integers."""
+    return any(isinstance(entry.scheme, IntScheme) and entry.scheme.activations for entry in deployment.tensors)
 
 
 def available(deployment: Deployment, used: float) -> int:

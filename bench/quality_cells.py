@@ -33,7 +33,6 @@ COMMANDS = {
     "gptq": Command(LLM_COMPRESSOR, ("--method", "gptq", *GROUP)),
     "gptq-mse": Command(LLM_COMPRESSOR, ("--method", "gptq", "--observer", "mse", *GROUP)),
     "gptq-imatrix": Command(LLM_COMPRESSOR, ("--method", "gptq", "--observer", "imatrix_mse", *GROUP)),
-    "gptq-group": Command(LLM_COMPRESSOR, ("--method", "gptq", "--actorder", "group", *GROUP)),
     "awq": Command(LLM_COMPRESSOR, ("--method", "awq", *GROUP)),
     "awq-gptq": Command(LLM_COMPRESSOR, ("--method", "awq-gptq", *GROUP)),
     "sq-gptq": Command(LLM_COMPRESSOR, ("--method", "smoothquant-gptq")),
@@ -41,7 +40,7 @@ COMMANDS = {
     "autoround": Command(AUTO_ROUND, GROUP),
     "gptqmodel": Command(GPTQMODEL, GROUP),
 }
-W4A16_PEERS = ("gptq", "gptq-mse", "gptq-imatrix", "gptq-group", "awq", "awq-gptq", "autoround", "gptqmodel")
+W4A16_PEERS = ("gptq", "gptq-mse", "gptq-imatrix", "gptqmodel", "autoround", "awq", "awq-gptq")
 CELLS = {
     "w4a16": (Line("our-w4a16-best", ("gptq",), 0.4), Line("our-w4a16-best", W4A16_PEERS, 0.65)),
     "w8a8": (Line("our-w8a8", ("sq-gptq",), 1.0),),

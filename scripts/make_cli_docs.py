@@ -45,7 +45,10 @@ def _section(name: str, command: Any) -> str:
     arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
     options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
     words = ["bitwright", name, *(argument.metavar for argument in arguments), "[FLAGS]"]
-    rows = [f"| `{argument.metavar}` | {_cell(argument.help)} | {'required' if argument.required else ''} |" for argument in arguments]
+    rows = [
+        f"| `{argument.metavar}` | {_cell(argument.help)} | {'required' if argument.required else ''} |"
+        for argument in arguments
+    ]
     rows += [f"| {_flag(option)} | {_cell(option.help)} | {_default(option)} |" for option in options]
     table = "\n".join(["| | meaning | default |", "|---|---|---|", *rows])
     return f"## `{' '.join(words)}`\n\n{command.help}\n\n{table}\n\n{_examples(command.epilog)}"

@@ -22,9 +22,10 @@ Key = tuple[str, str, str, str]
 HEAD = """# Methods × formats × loaders
 
 Made by `make cells` from `docs/reference/cells.json`, which the same command measures anew: every type of every format
-is written by every method that it allows, from a small random model, loaded by a program that is not ours, and the
-loader's logits are compared with those of our own decode. The table of cells is `tests/cells/table.py`; the test,
-`tests/cells/test_cells.py`, holds every number below its limit.
+is written by every method that it allows, from the first blocks of a real model (`tests/cells/model.py`; rows of
+vision-language models from random ones), loaded by a program that is not ours, and the loader's logits are compared
+with those of our own decode. The table of cells is `tests/cells/table.py`; the test, `tests/cells/test_cells.py`, holds
+every number below its limit.
 
 - A number is the root mean square distance of log-probabilities, as a share of their spread: 0 is equality, 1.4 is what
   unrelated logits have. In brackets: how far quantization itself moved the logits. Types that round inputs differ a

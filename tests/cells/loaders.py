@@ -25,10 +25,10 @@ from bitwright.engines.chat import connect
 from bitwright.engines.llamacpp import LlamaCppServer
 from bitwright.formats.sniff import gguf_file, open_source
 from bitwright.modeling.walk import Walker
+from cells.model import VOCAB
 from cells.table import CONVERTED, DEQUANTIZER, GPTQMODEL, LLAMA_CPP, TRANSFORMERS, VLLM
 from vision_models import IMAGE_TOKEN
 
-VOCAB = 320
 LETTER = 40  # a token that is one printable character
 PROMPT = [(11 * place) % 300 + 3 for place in range(40)]
 ROOT = Path(__file__).parents[2]

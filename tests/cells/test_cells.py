@@ -1,8 +1,13 @@
 """Every cell of the table: written by us, loaded by a loader that is not ours, and its logits are those of our decode.
 
+<<<<<<< HEAD
 The model is random with dimensions that every format can hold (multiples of 256), written once; rows about
 vision-language models have a small one each. An artifact is made once for all its loaders. GPTQModel and vLLM answer in
 one process each, for all cells of theirs that were selected.
+=======
+The model (model.py) is written once, an artifact once for all its loaders. GPTQModel and vLLM answer in one process
+each, for all cells of theirs that were selected.
+>>>>>>> 1601bf7 (Exercise the table of cells on real weights: the first blocks of the wide demo model)
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,8 +27,8 @@ from bitwright.planner.build import make_plan
 from bitwright.planner.vision import part_types
 from cells import record
 from cells.loaders import ELSEWHERE, HERE, PROMPT, VARIABLE, Answer, decoded, distance, elsewhere, other_python
+from cells.model import write_first_blocks
 from cells.table import VLLM, Cell, Row, cells
-from checkpoints import write_checkpoint
 from vision_models import write_vision_model
 
 pytestmark = [
@@ -40,7 +46,7 @@ CELLS = list(cells())
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("cells")
     (place / "text.txt").write_text("The quick brown fox jumps over the lazy dog. " * 120)
-    return write_checkpoint(place / "model", hidden=256, heads=4, kv_heads=2, intermediate=512, layers=2)
+    return write_first_blocks(place / "model")
 
 
 def model_of(row: Row, folder: Path) -> Path:
@@ -127,5 +133,5 @@ def test_a_cell(cell: Cell, folder: Path, written: Written, abroad: Callable[[Ce
 
 
 def test_the_distance_sees_a_wrong_decode(folder: Path) -> None:
-    other = write_checkpoint(folder.parent / "other", hidden=256, heads=4, kv_heads=2, intermediate=512, seed=1)
-    assert distance(decoded(other, PROMPT), decoded(folder, PROMPT)) > 1.2
+    sound = decoded(folder, PROMPT)
+    assert distance(np.roll(sound, 1, axis=-1), sound) > 1  # the head's rows in another order

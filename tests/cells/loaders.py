@@ -140,10 +140,11 @@ def llama_cpp(artifact: Path, dtype: str) -> Answer:
     del dtype
     # A letter is forced to come next: nothing is told of tokens that end the text or are half a character. What is told
     # are the probabilities before that.
-    body = {"prompt": PROMPT, "n_predict": 1, "n_probs": VOCAB, "temperature": 0.0, "logit_bias": [[LETTER, 1e4]]}
+    vocab = open_source(artifact).facts.vocab
+    body = {"prompt": PROMPT, "n_predict": 1, "n_probs": vocab, "temperature": 0.0, "logit_bias": [[LETTER, 1e4]]}
     with LlamaCppServer(gguf_file(artifact), port=0, context=128, threads=1) as server, connect(server.url) as client:
         answer = client.post("/completion", json=body).json()
-    found = np.full((1, VOCAB), np.nan, dtype=np.float32)
+    found = np.full((1, vocab), np.nan, dtype=np.float32)
     for entry in answer["completion_probabilities"][0]["top_logprobs"]:
         found[0, entry["id"]] = entry["logprob"]
     return Answer(version=versions("xllamacpp"), rows=found)

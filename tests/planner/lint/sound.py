@@ -45,5 +45,8 @@ SOUND: tuple[tuple[str | None, str], ...] = (
     (None, pod(annotations="prometheus.io/scrape: 'true', prometheus.io/path: /metrics")),
     (None, pod(image="lmsysorg/sglang:v0.5.23", port=30000, args=SGLANG_ARGS) + monitor("/metrics")),
     (None, pod(image="nvcr.io/nvidia/tensorrt-llm/release:1.2", args=TRT_ARGS) + monitor("/prometheus/metrics")),
+    (None, pod().replace("env: [", "envFrom: [{secretRef: {name: llm}}]\n        env: [").replace("VLLM_API_KEY", "X")),
+    (None, pod(gpus=1).replace("kind: Deployment", "kind: LeaderWorkerSet")),
+    (None, "LLAMA_ARG_KV_UNIFIED=1 LLAMA_ARG_CTX_SIZE=8192 LLAMA_ARG_N_PARALLEL=4 llama-server -m m.gguf -fit off"),
     (None, pod(selector="nvidia.com/gpu.product: NVIDIA-H100-80GB-HBM3")),
 )  # fmt: skip

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import msgspec
 import pytest
 
-from bitwright.core.documents import to_json
+from bitwright.core.documents import to_json, write_document
 from bitwright.core.errors import InputError, UsageError
 from bitwright.core.findings import LintRecord
 from bitwright.core.plan import DeviceFacts, Plan
@@ -20,6 +21,7 @@ from bitwright.planner.lint.run import lint
 from model_shapes import shaped_facts
 from planner.lint.planted import PLANTED, pod
 from planner.lint.sound import SOUND
+from report import sample_records
 
 CPU = DeviceFacts(name="a processor", kind="cpu", memory_bytes=16 * GIB)
 MODEL = shaped_facts(hidden=256, intermediate=512)
@@ -114,6 +116,15 @@ def test_nvfp4_of_compressed_tensors_in_sglang() -> None:
     assert changed(plan, engine="sglang", launch=line) == []
     on_h100 = changed(plan, engine="sglang", launch=line, device=find_device("h100-sxm"))
     assert "fp4-fails" in on_h100
+
+
+def test_an_artifact_is_known_by_its_plan(tmp_path: Path) -> None:
+    record = sample_records.quant()
+    plan = make_plan(MODEL, find_device("h100-sxm"), use_case="chat", format="gptq", act_order="group")
+    write_document(msgspec.structs.replace(record, plan=plan), tmp_path / "quant.json")
+    line = f"vllm serve {tmp_path} --host 127.0.0.1 --max-model-len 1000000 --quantization awq"
+    rules = {each.rule for each in found(line, "h100-sxm").findings}
+    assert rules == {"act-order", "context-too-long", "quantization-mismatch"}
 
 
 def test_several_launches_are_told_apart() -> None:

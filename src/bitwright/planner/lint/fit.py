@@ -75,7 +75,7 @@ def _memory(launch: Launch, world: World, facts: ModelFacts, device: DeviceFacts
         count = device.count
         if layers is not None and layers not in ("all", "auto", "-1", "99", "999"):
             return  # the rest stays in main memory
-    weights = weights_of(facts, world.served.bits)
+    weights = world.served.weights or weights_of(facts, world.served.bits)
     engine = launch.engine if launch.engine == LLAMA_CPP else VLLM  # the others are taken to be like vLLM
     process = engine_bytes(engine, device.kind, "process")
     overhead = int(process.low) * count if process is not None else 0

@@ -89,6 +89,10 @@ class Launch:
                 return self.env[name]
         return None
 
+    def says(self, purpose: str) -> bool:
+        """Whether the line or the environment says anything for a purpose."""
+        return self.given(purpose) is not None or self.value(purpose) is not None
+
     def number(self, purpose: str) -> int | None:
         """The same as a whole number; `None` for anything else (`4k` is 4000, as in vLLM)."""
         text = (self.value(purpose) or "").strip().lower()

@@ -22,6 +22,8 @@ from bitwright.planner.lint.launches import Launch, image_words, launch_of
 Node = dict[str, Any]
 GPUS = ("nvidia.com/gpu", "amd.com/gpu")
 PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
+KEY_VARIABLES = ("VLLM_API_KEY", "LLAMA_API_KEY")
+SEVERAL_NODES = ("LeaderWorkerSet", "RayCluster", "RayService")  # whose containers hold a part of the devices
 SET_ELSEWHERE = "$set-elsewhere"
 MONITORS = {"ServiceMonitor": "endpoints", "PodMonitor": "podMetricsEndpoints"}
 PRODUCTS = ("nvidia.com/gpu.product",)  # reported names, with dashes: NVIDIA's feature discovery
@@ -109,6 +111,8 @@ def _launches(container: Node, where: str) -> list[Launch]:
     for entry in container.get("env") or ():
         if isinstance(entry, dict) and "name" in entry:
             env[str(entry["name"])] = str(entry["value"]) if "value" in entry else SET_ELSEWHERE
+    if container.get("envFrom"):  # what it brings is not in the manifest, and a key mostly comes so
+        env = dict.fromkeys(KEY_VARIABLES, SET_ELSEWHERE) | env
     return list(launch_of(words, env, where, contained=True))
 
 
@@ -128,7 +132,7 @@ def _pods(node: Any, annotations: Node) -> Iterator[tuple[Node, Node]]:
 def _gpus(each: Contained) -> Iterator[Finding]:
     launch, gpus = each.launch, each.gpus
     wanted = launch.devices
-    if launch.engine in ("llama.cpp", "ollama", "transformers"):
+    if launch.engine in ("llama.cpp", "ollama", "transformers") or launch.where.startswith(SEVERAL_NODES):
         return
     if gpus is not None and gpus != wanted and not (launch.engine == "tgi" and launch.given("tensor-parallel") is None):
         tensors, stages = launch.number("tensor-parallel") or 1, launch.number("pipeline-parallel") or 1
@@ -206,7 +210,7 @@ def _scraped(each: Contained, path: str, where: str) -> Iterator[Finding]:
     if path != answers.metrics:
         expected = answers.metrics or "no path at all"
         yield finding("metrics-path", where, path=path, engine=launch.engine, expected=expected)
-    elif answers.needs.startswith("--") and launch.given("metrics") is None:
+    elif answers.needs.startswith("--") and not launch.says("metrics"):
         yield finding("metrics-off", where, engine=launch.engine, needs=answers.needs)
 
 

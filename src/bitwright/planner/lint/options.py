@@ -11,7 +11,6 @@ from bitwright.facts.engine_flags import EngineFlag, engine_flags, find_flag, fl
 from bitwright.facts.engine_options import FILES, GivenOption, engine_options, find_option, problem
 from bitwright.facts.lint_rules import finding
 from bitwright.planner.lint.launches import Launch
-from bitwright.planner.lint.world import World
 
 JSON_FLAGS = ("--speculative-config", "-sc", "--compilation-config", "--override-generation-config")
 SPECULATION_PARTS = ("--spec-method", "--spec-model", "--spec-tokens")
@@ -31,7 +30,7 @@ VLLM_QUANTIZATIONS = {  # methods that are gone or need more, and what to do
 FRACTION_EXAMPLES = {"vllm": "0.92", "sglang": "0.85", "tensorrt-llm": "0.9", "lmdeploy": "0.8", "tgi": "0.95"}
 
 
-def check_options(launch: Launch, world: World) -> Iterator[Finding]:
+def check_options(launch: Launch) -> Iterator[Finding]:
     """All of the line's options and variables."""
     for given in launch.options:
         yield from _option(launch, given)

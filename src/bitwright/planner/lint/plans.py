@@ -48,7 +48,8 @@ def plan_served(plan: Plan) -> Served:
         name=plan.model.path,
         kind=kind,
         bits=plan.bits_per_weight,
-        facts=None,  # memory is the plan's own
+        facts=plan.model,
+        weights=plan.file_bytes,
         act_order=plan.act_order == "group",
         compressed=plan.format == "compressed-tensors",
     )

@@ -5,11 +5,15 @@ Not here: reading files (api/linting.py), drawing (cli).
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
-from bitwright.core.errors import InputError, UsageError
+from bitwright.core.documents import read_document
+from bitwright.core.errors import BitwrightError, InputError, UsageError
 from bitwright.core.findings import Finding, LintRecord
 from bitwright.core.plan import DeviceFacts, Plan
+from bitwright.core.records import QuantRecord
 from bitwright.planner.lint.fit import check_fit
 from bitwright.planner.lint.launches import Launch, read_text
 from bitwright.planner.lint.manifests import check_manifests, contained_launches, read_manifests
@@ -46,9 +50,10 @@ def _record(subject: str, launches: list[Launch], findings: list[Finding]) -> Li
 
 
 def _of_launch(launch: Launch, device: DeviceFacts | None, *, named: bool = True) -> list[Finding]:
-    served = served_by_name(launch.model or "", launch.value("quantization"))
+    plan = _plan_of_artifact(Path(launch.model)) if launch.model else None
+    served = plan_served(plan) if plan is not None else served_by_name(launch.model or "", launch.value("quantization"))
     world = World(served=served, device=device, device_is_named=named)
-    return [*check_options(launch, world), *check_serving(launch, world), *check_fit(launch, world)]
+    return [*check_options(launch), *check_serving(launch, world), *check_fit(launch, world)]
 
 
 def _manifest(text: str, device: DeviceFacts | None) -> tuple[list[Launch], list[Finding]]:
@@ -76,5 +81,13 @@ def _plan(text: str, subject: str, device: DeviceFacts | None) -> tuple[list[Lau
         world = World(
             served=plan_served(plan), device=plan_device(plan), device_is_named=True, regime=plan_regime(plan)
         )
-        findings += [*check_options(launch, world), *check_serving(launch, world), *check_fit(launch, world)]
+        findings += [*check_options(launch), *check_serving(launch, world)]  # memory is the plan's own
     return launches, findings
+
+
+def _plan_of_artifact(path: Path) -> Plan | None:
+    """The plan in an artifact's folder, if the model of a line is one."""
+    try:
+        return read_document(QuantRecord, path / "quant.json").plan if path.is_dir() else None
+    except BitwrightError:
+        return None

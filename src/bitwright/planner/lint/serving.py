@@ -76,8 +76,6 @@ def _device(launch: Launch, world: World) -> Iterator[Finding]:
         return
     if world.before(8, 0) and (launch.value("dtype") or "").startswith("bf"):
         yield finding("bf16-before-ampere", where, device=device.name)
-    if world.before(8, 0) and (launch.value("dtype") or "") == "bfloat16":
-        return
     least = LEAST.get(kind)
     if least is not None and launch.engine in ("vllm", "sglang") and world.before(*least):
         yield finding(
@@ -112,7 +110,8 @@ def _kernels(launch: Launch, world: World) -> Iterator[Finding]:
 def _plugins(launch: Launch, world: World) -> Iterator[Finding]:
     if launch.engine != "vllm":
         return
-    asked = {launch.value("quantization"), *(launch.flag("--load-format") or _NOTHING).values}
+    loading = launch.flag("--load-format")
+    asked = {launch.value("quantization"), *(loading.values if loading is not None else ())}
     for name, (kind, version, fix) in PLUGINS.items():
         if world.served.kind == name or name in asked:
             yield finding("plugin-needed", launch.where, kind=kind, version=version, fix=fix)
@@ -146,8 +145,7 @@ def _llama_cpp(launch: Launch) -> Iterator[Finding]:
     if launch.engine != "llama.cpp" or launch.program == "environment":
         return
     context, parallel, where = launch.number("context"), launch.number("concurrency"), launch.where
-    unified = launch.flag("-kvu", "--kv-unified")
-    if context and parallel and parallel > 1 and unified is None:
+    if context and parallel and parallel > 1 and not launch.says("kv-unified"):
         yield finding("context-divided", where, parallel=parallel, each=context // parallel)
     if not context and launch.value("memory-fraction") != "off":
         yield finding("context-adjusted", where)
@@ -169,10 +167,3 @@ def _door(launch: Launch) -> Iterator[Finding]:
     written = given is not None and given.values and not given.values[0].startswith("$")
     if row is not None and written and launch.engine in ("vllm", "llama.cpp"):
         yield finding("key-on-line", launch.where, key=asks)
-
-
-class _Nothing:
-    values: tuple[str, ...] = ()
-
-
-_NOTHING = _Nothing()

@@ -40,6 +40,7 @@ class Served:
     facts: ModelFacts | None = None
     act_order: bool = False
     compressed: bool = False  # a compressed-tensors folder
+    weights: int | None = None  # bytes, where they are known
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +85,7 @@ def served_by_name(name: str, quantization: str | None = None) -> Served:
 
 def _quantization_config(folder: Path) -> dict[str, Any]:
     try:
-        found = read_config(folder).get("quantization_config") if folder.is_dir() else None
+        found = read_config(folder).get("quantization_config") if folder.name and folder.is_dir() else None
     except BitwrightError:
         return {}
     return found if isinstance(found, dict) else {}

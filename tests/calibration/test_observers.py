@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bitwright.calibration.float_levels import LEVELS, float_divergence
@@ -100,13 +100,15 @@ def test_a_percentile_is_that_of_numpy_within_a_bin(symmetric: bool) -> None:
 
 @given(st.integers(0, 10**6), st.sampled_from([3, 4, 8]), st.booleans(), st.floats(-2, 2))
 @settings(max_examples=25)
+@example(394, 8, False, 0.0)
 def test_mse_is_never_worse_than_minmax(seed: int, bits: int, symmetric: bool, shift: float) -> None:
+    """But for what a histogram does not tell: at 8 bits a level spans eight of its bins."""
     values = heavy(300, 6, seed, shift)
     losses = {
         rule: squared(values, watched(rule, [values]).parameters(bits, symmetric=symmetric))
         for rule in ("minmax", "mse")
     }
-    assert losses["mse"] <= 1.001 * losses["minmax"]
+    assert losses["mse"] <= (1.02 if bits == 8 else 1.001) * losses["minmax"]
 
 
 def test_mse_and_entropy_clip_tails_where_bits_are_few() -> None:

@@ -12,7 +12,19 @@ import pytest
 
 from command_line import Run
 
-COMMANDS = ("ship", "plan", "quantize", "validate", "serve", "inspect", "imatrix", "convert", "facts", "calibrate", "lint")
+COMMANDS = (
+    "ship",
+    "plan",
+    "quantize",
+    "validate",
+    "serve",
+    "inspect",
+    "imatrix",
+    "convert",
+    "facts",
+    "calibrate",
+    "lint",
+)
 HEAVY = ("torch", "numpy", "transformers", "numba", "scipy", "plotly", "jinja2", "httpx")
 LIMIT_SECONDS = 1.0  # the target is 0.3 s on an idle machine; shared ones are not idle
 PROBE = """

@@ -87,6 +87,34 @@ def test_runs_that_were_timed_lie_in_the_interval(name: str, tmp_path: Path, mon
     assert took / 1.5 < need.expected < 1.5 * took  # the figures that it rests on
 
 
+SHAPES = {
+    "2 blocks of 8B": {"hidden": 4096, "layers": 2, "heads": 32, "kv_heads": 8, "intermediate": 14336, "vocab": 128256},
+    "wide block": {"hidden": 1024, "layers": 1, "heads": 16, "kv_heads": 4, "intermediate": 8192, "vocab": 32768},
+}
+INTEGERS = {"type": None, "format": "compressed-tensors", "bits": 4}
+MEASURED = [  # MiB of whole processes with one thread (docs/log.md); samples of 512 tokens, none without text
+    (1001, "2 blocks of 8B", 0, {"type": "Q4_K_M", "method": "rtn"}),
+    (965, "2 blocks of 8B", 0, {**INTEGERS, "method": "rtn"}),
+    (901, "2 blocks of 8B", 0, {"type": "FP8_DYNAMIC", "method": "rtn"}),
+    (225, "wide block", 0, {"type": "Q4_K_M", "method": "rtn"}),
+    (786, "wide block", 0, {"type": "FP8_DYNAMIC", "method": "rtn"}),
+    (1052, "wide block", 8, {**INTEGERS, "method": "awq"}),
+    (1832, "wide block", 4, {**INTEGERS, "method": "gptq"}),
+    (2014, "wide block", 8, {**INTEGERS, "method": "gptq", "effort": "best"}),
+]
+
+
+@pytest.mark.parametrize(("mebibytes", "shape", "samples", "choices"), MEASURED)
+def test_peaks_that_were_measured_lie_little_below_the_expected(
+    mebibytes: int, shape: str, samples: int, choices: dict[str, object], tmp_path: Path
+) -> None:
+    model = model_facts(write_hollow(tmp_path / "model", **SHAPES[shape]))
+    text = msgspec.structs.replace(TEXT, samples=samples, length=512) if samples else CalibrationPlan(source=())
+    need = quantize_preflight(plan(model, text, **choices), tmp_path).memory.total
+    assert need.expected / 1.25 < mebibytes * 2**20 < need.expected
+    assert need.low < mebibytes * 2**20 < need.high
+
+
 def test_disk_counts_work_and_what_is_reserved_already(facts: ModelFacts, tmp_path: Path) -> None:
     whole = quantize_preflight(plan(facts), tmp_path / "a" / "b").disk
     assert whole.where == str(tmp_path)

@@ -6,7 +6,7 @@
     mx      nearest E2M1 or E4M3 of x / s, s a power of two                 per 32 inputs
 
 Values come back in float32, scaled again, so that any product can follow. These are the rules of compressed-tensors;
-vLLM divides int8 per token by 127 (docs/decisions/0008-int8-scale-of-tokens.md), other engines differ in the last bit
+vLLM divides int8 per token by 127 (docs/decisions/0009-int8-scale-of-tokens.md), other engines differ in the last bit
 of a scale.
 
 Source: compressed-tensors 0.20, quantization/lifecycle/forward.py and quantization/utils/{helpers,mxfp_utils}.py.

@@ -45,8 +45,16 @@ def device_weights(deployment: Deployment) -> int:
     facts, stages = deployment.facts, deployment.pipeline_parallel
     ends = stage_ends(facts.layers, stages)
     held = [0] * stages
+    known: dict[tuple[object, ...], int] = {}  # blocks repeat: a plan looks at many layouts of some hundred tensors
     for entry in deployment.tensors:
-        size = _on_device(deployment, entry)
+        before, _, after = entry.name.partition(".layers.")
+        kind = (before, after.partition(".")[2], entry.shape, entry.scheme)
+        if kind not in known:
+            known[kind] = _on_device(deployment, entry)
+        size = known[kind]
+        if stages == 1:
+            held[0] += size
+            continue
         for stage in _stages(entry.name, ends, tied=facts.tied):
             held[stage] += size
     return max(held)

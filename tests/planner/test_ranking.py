@@ -89,6 +89,14 @@ def test_what_nothing_meets_says_what_was_missed() -> None:
         planned("llama-3.1-70b", "rtx3090:2", user_speed=500.0)
 
 
+def test_the_launch_line_takes_as_many_devices_as_its_row() -> None:
+    small, large = (planned(name, "h100-sxm:4") for name in ("llama-3.1-8b", "llama-3.1-70b"))
+    assert small.ranking is not None
+    assert small.ranking.options[0].devices == 1
+    assert "--tensor-parallel-size" not in small.launch
+    assert large.launch[large.launch.index("--tensor-parallel-size") + 1] == "2"
+
+
 def test_an_unknown_engine_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="unknown engine `vlm`"):
         planned("llama-3.1-8b", "rtx4090", engine=("vlm",))

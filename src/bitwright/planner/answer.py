@@ -75,6 +75,14 @@ def with_answer(plan: Plan, found: Answer) -> Plan:
     return msgspec.structs.replace(plan, engine=first.engine, launch=first.launch)
 
 
+def replica_devices(found: Answer | None, candidate: Candidate, count: int) -> int:
+    """Devices that one replica of the candidate is spread over: as its row of the ranking says, else all."""
+    for option in () if found is None else found.ranking.options:
+        if option.type == candidate.label and option.engine == candidate.engine:
+            return option.tensor_parallel
+    return count
+
+
 def _candidate_of(option: Option, candidates: list[Candidate]) -> Candidate:
     return next(entry for entry in candidates if entry.label == option.type and entry.format == option.format)
 

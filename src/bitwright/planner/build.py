@@ -43,7 +43,7 @@ from bitwright.facts.float_folders import FLOAT_FOLDERS, float_folder_notes
 from bitwright.facts.folder_types import FOLDERS, folder_notes
 from bitwright.facts.packed_tensors import parts_of
 from bitwright.facts.stored_tensors import safetensors_bytes
-from bitwright.planner.answer import answer, with_answer
+from bitwright.planner.answer import Answer, answer, replica_devices, with_answer
 from bitwright.planner.column_order import with_act_order
 from bitwright.planner.decide import Candidate, Decision, capability_of, decide, named_scheme
 from bitwright.planner.file_size import gguf_file_bytes
@@ -118,7 +118,7 @@ def make_plan(
         method=how,
         effort=request.effort, saturate=saturate, overrides=tuple(overrides),
         engine=chosen.candidate.engine,
-        launch=_launch(facts, chosen.candidate, device, context),
+        launch=_launch(facts, chosen.candidate, device, context, answered),
         calibration=calibration or CalibrationPlan(),
         tensors=chosen.tensors,
         file_bytes=_file_bytes(facts, chosen.tensors, chosen.candidate.format),
@@ -235,10 +235,12 @@ def _rounds_inputs(candidate: Candidate) -> bool:
     return isinstance(scheme, IntScheme | MinifloatScheme) and scheme.activations is not None
 
 
-def _launch(facts: ModelFacts, candidate: Candidate, device: DeviceFacts, context: int) -> tuple[str, ...]:
+def _launch(
+    facts: ModelFacts, candidate: Candidate, device: DeviceFacts, context: int, answered: Answer | None
+) -> tuple[str, ...]:
     serving = Serving(
         engine=candidate.engine, format=candidate.format, name=model_name(facts), device=device, context=context,
-        tensor_parallel=device.count if candidate.engine != LLAMA_CPP else 1,
+        tensor_parallel=replica_devices(answered, candidate, device.count) if candidate.engine != LLAMA_CPP else 1,
     )  # fmt: skip
     return launch_line(serving)
 

@@ -100,6 +100,7 @@ MEASURED = [  # MiB of whole processes with one thread (docs/log.md); samples of
     (786, "wide block", 0, {"type": "FP8_DYNAMIC", "method": "rtn"}),
     (1052, "wide block", 8, {**INTEGERS, "method": "awq"}),
     (1832, "wide block", 4, {**INTEGERS, "method": "gptq"}),
+    (2559, "wide block", 32, {"type": "Q4_K_M", "method": "gptq"}),
     (2014, "wide block", 8, {**INTEGERS, "method": "gptq", "effort": "best"}),
 ]
 

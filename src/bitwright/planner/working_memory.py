@@ -119,7 +119,8 @@ def _fitted(plan: Plan, tokens: int) -> int:
     if plan.method == "gptq":
         held += GRAM_BYTES * max(entry.shape[-1] for entry in plan.tensors if layer_of(entry.name) is not None) ** 2
         paused = 4 * tokens * (2 * facts.hidden + facts.intermediate)
-        batch = max(batch, paused if paused <= PAUSED_BYTES or facts.experts else 0)
+        if paused <= PAUSED_BYTES or facts.experts:  # with inputs and outputs of the block, beside the batch that runs
+            batch += paused + 2 * 4 * tokens * facts.hidden
     if plan.method == "zeroquant":
         held = 4 * TRAINED_COPIES * _largest_block(facts)
         batch += 4 * TRAINED_STATES * tokens * facts.hidden

@@ -73,7 +73,7 @@ def artifact(model: str, folder: Path, type: str, work: Path) -> Path:
     """The file or folder of a case, made unless it is there; of BF16 the model itself."""
     if type == "BF16":
         return folder
-    out = work / f"{model}-{type}"
+    out = work / f"{model.replace(':', '-')}-{type}"
     if not (out / "quant.json").exists():
         command = [
             sys.executable,
@@ -276,11 +276,10 @@ def main() -> int:
 
 
 def place(name: str, folder: str) -> Path:
-    if folder:
-        return Path(folder)
-    from bitwright.modeling.demo import demo_folder
+    """A folder, or what `bitwright` knows under the name: the demo."""
+    from bitwright.api.models import model_folder
 
-    return demo_folder(name)
+    return model_folder(folder or name)
 
 
 if __name__ == "__main__":

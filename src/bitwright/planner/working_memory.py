@@ -40,7 +40,7 @@ CONVERTED_BYTES = 20  # of a weight
 VALUE_BYTES = 4  # float32
 CONTEXT_BYTES = 500 * MIB  # CUDA's own, with the libraries that torch loads
 FACTOR_BYTES = 28  # of a Gram matrix on a device: float32 three times while it is permuted, float64 twice
-SOLVED_BYTES = 28  # of a weight on a device: value, codes, errors, pull, and what a product of them takes
+SOLVED_BYTES = 40  # of a weight on a device: value twice, codes of 64 bits twice, errors, pull, a product of them
 DEVICE_RESTS_ON = "one block, a batch, what is paused, a Gram matrix and its factor: counted, not measured"
 RESTS_ON = "what is held at once: matrices, one block, activations, Gram matrices"
 

@@ -134,11 +134,12 @@ def _with_feedback(
             code_O, value_O = levels.nearest(part_BO[i], int(order_I[start + i]) // levels.group_size)
             found.append(code_O)
             error_BO[i] = (part_BO[i] - value_O) / upper_BB[i, i]
-            part_BO[i + 1 :] -= upper_BB[i, i + 1 :, None] * error_BO[i]
+            part_BO[i + 1 :].addr_(upper_BB[i, i + 1 :], error_BO[i], alpha=-1)
         behind = start + len(part_BO)
         running_IO[behind:] -= upper_II[start:behind, behind:].T @ error_BO
-    codes_IO = torch.empty_like(torch.stack(found[:1])).repeat(len(found), 1)
-    codes_IO[order] = torch.stack(found)
+    ordered_IO = torch.stack(found)
+    codes_IO = torch.empty_like(ordered_IO)
+    codes_IO[order] = ordered_IO
     return codes_IO
 
 
@@ -156,6 +157,6 @@ def _descend(
                 codes_IO[column], change_BO[i] = levels.moved(
                     codes_IO[column], pull_BO[i], gram_BB[i, i], column // levels.group_size
                 )
-                pull_BO -= gram_BB[:, i, None] * change_BO[i]
+                pull_BO.addr_(gram_BB[:, i], change_BO[i], alpha=-1)
             pull_IO[:start] -= gram_II[:start, start:stop] @ change_BO
             pull_IO[stop:] -= gram_II[stop:, start:stop] @ change_BO

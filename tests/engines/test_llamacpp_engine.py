@@ -220,7 +220,6 @@ def test_signals_end_a_real_server_with_exit_code_0(demo_gguf: Path, number: sig
         f"""
         from pathlib import Path
         from bitwright.engines.serve import serve
-from report import sample_records
         server = serve(Path({str(demo_gguf)!r}), "gguf", port=0, context=256)
         server.run_until_signal(ready=lambda: print(server.url, flush=True))
         """

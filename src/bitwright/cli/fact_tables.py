@@ -30,10 +30,15 @@ TYPES = ("fp16", "fp8", "int8", "fp4")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FactTable:
-    """A head and rows; without a head, pairs of what and value."""
+    """A head and rows; without a head, pairs of what and value.
+
+    `sheds`: columns stand in the order of their weight, and where they do not fit the last ones may be left out, since
+    each row can be asked for by its name.
+    """
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    sheds: bool = False
 
 
 def fact_tables(sheet: Sheet) -> tuple[FactTable, ...]:
@@ -52,12 +57,13 @@ def fact_tables(sheet: Sheet) -> tuple[FactTable, ...]:
 
 def device_table(rows: Sequence[HardwareRow]) -> FactTable:
     """Rates in 10^12 operations per second, links and memory in 10^9 bytes per second."""
-    head = ("id", "device", "memory", "GB/s", "FP16", "FP8", "INT8", "FP4", "link GB/s", "$/h", "of")
+    head = ("id", "memory", "GB/s", "FP16", "FP8", "INT8", "FP4", "$/h", "link GB/s", "device", "price of")
     return FactTable(head, tuple(
-        (row.id, row.name, format_bytes(row.memory_mib * MIB), _number(row.bandwidth_gb_s),
-         *(_number(getattr(row.rates, kind, None)) for kind in TYPES), _number(row.link_gb_s), *_price(row))
+        (row.id, format_bytes(row.memory_mib * MIB), _number(row.bandwidth_gb_s),
+         *(_number(getattr(row.rates, kind, None)) for kind in TYPES), _price(row)[0], _number(row.link_gb_s),
+         row.name, _price(row)[1])
         for row in rows
-    ))  # fmt: skip
+    ), sheds=True)  # fmt: skip
 
 
 def device_pairs(row: HardwareRow) -> FactTable:
@@ -84,13 +90,13 @@ def device_pairs(row: HardwareRow) -> FactTable:
 
 def model_table(rows: Sequence[CatalogueRow]) -> FactTable:
     """Dimensions that memory and speed follow from."""
-    head = ("name", "parameters", "size", "blocks", "width", "heads", "experts", "context", "sees", "checkpoint")
+    head = ("name", "parameters", "size", "context", "experts", "sees", "blocks", "heads", "width", "checkpoint")
     return FactTable(head, tuple(
-        (row.id, _billions(row.parameters), _size(row), str(row.config["num_hidden_layers"]),
-         str(row.config["hidden_size"]), _heads(row), _experts(row), f"{row.config['max_position_embeddings']:,}",
-         "images" if row.vision else "", row.hub)
+        (row.id, _billions(row.parameters), _size(row), f"{row.config['max_position_embeddings']:,}", _experts(row),
+         "images" if row.vision else "", str(row.config["num_hidden_layers"]), _heads(row),
+         str(row.config["hidden_size"]), row.hub)
         for row in rows
-    ))  # fmt: skip
+    ), sheds=True)  # fmt: skip
 
 
 def model_pairs(row: CatalogueRow) -> FactTable:
@@ -112,13 +118,13 @@ def model_pairs(row: CatalogueRow) -> FactTable:
 
 def engine_table(rows: Sequence[EngineRows]) -> FactTable:
     """What is known of each engine; by name there is more."""
-    head = ("engine", "version", "formats", "kernels", "flags", "gone", "port", "health", "metrics")
+    head = ("engine", "version", "kernels", "flags", "gone", "port", "health", "metrics", "formats")
     return FactTable(head, tuple(
-        (row.engine, _version(row), ", ".join(dict.fromkeys(name for kernel in row.kernels for name in kernel.formats)),
-         str(len(row.kernels)), str(sum(not flag.removed for flag in row.flags)),
-         str(sum(bool(flag.removed) for flag in row.flags)), *_doors(row))
+        (row.engine, _version(row), str(len(row.kernels)), str(sum(not flag.removed for flag in row.flags)),
+         str(sum(bool(flag.removed) for flag in row.flags)), *_doors(row),
+         ", ".join(dict.fromkeys(name for kernel in row.kernels for name in kernel.formats)))
         for row in rows
-    ))  # fmt: skip
+    ), sheds=True)  # fmt: skip
 
 
 def engine_tables(row: EngineRows) -> tuple[FactTable, ...]:
@@ -127,7 +133,7 @@ def engine_tables(row: EngineRows) -> tuple[FactTable, ...]:
     doors = _pairs(
         [("engine", f"{row.engine} {_version(row)}".strip()), ("port", port), ("health", health), ("metrics", scrape)]
     )
-    head = ("formats", "type", "inputs", "devices", "kernel", "", "because")
+    head = ("formats", "type", "inputs", "devices", "kernel", "how", "because")
     kernels = FactTable(head, tuple(
         (", ".join(kernel.formats), _scheme(kernel), kernel.inputs, _devices(kernel), kernel.kernel, kernel.how,
          kernel.because)

@@ -12,6 +12,7 @@ import traceback
 
 import typer
 
+from bitwright.cli.screen import screen
 from bitwright.core.errors import EXIT_ENVIRONMENT, EXIT_USAGE, BitwrightError, did_you_mean, from_os_error
 
 EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
@@ -29,9 +30,10 @@ def report(error: BaseException) -> int:
     if os.environ.get(DEBUG_VARIABLE) and not isinstance(error, KeyboardInterrupt):
         traceback.print_exception(error)
     message, hint, code = describe(error)
-    print(f"error: {_one_line(message)}", file=sys.stderr)
+    page = screen(sys.stderr)
+    page.line(f"error: {_one_line(message)}", margin=2)
     if hint:
-        print(f"hint: {_one_line(hint)}", file=sys.stderr)
+        page.line(f"hint: {_one_line(hint)}", margin=2)
     return code
 
 

@@ -1,16 +1,16 @@
-"""Documents as tables on stdout. Only here is rich imported, and only when a table is wanted.
+"""Documents in words on stdout.
 
-Colour repeats what a word already says, so nothing is lost under NO_COLOR or in a pipe. Nothing is cut to fit: outside
-a terminal, tables are as wide as their content.
+Not here: widths and colour (screen.py), what is told of a plan (planner/explain.py).
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from bitwright.cli.foresight import preflight_rows
+from bitwright.cli.screen import Screen, screen
 from bitwright.core.documents import Document, to_json
 from bitwright.core.records import (
     ConversionRecord,
@@ -22,17 +22,15 @@ from bitwright.core.records import (
     ValidationRecord,
 )
 from bitwright.core.units import format_bytes, format_seconds
-from bitwright.planner.ways import COLUMNS
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from bitwright.cli.fact_tables import FactTable
     from bitwright.core.machine import MachineCalibration
     from bitwright.core.preflight import Preflight
     from bitwright.planner.explain import Explanation
 
-WIDE = 240
+ARTIFACT = "{artifact}"  # stands for the path in a launch line
+REFUSED_SHOWN = 3
 VERDICT_STYLES = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
 
 
@@ -42,30 +40,37 @@ def print_json(document: Document) -> None:
 
 
 def print_plan(told: Explanation, *, reasons: bool) -> None:
-    """What will be done; with `reasons`, why."""
-    console = _console()
+    """The answer, the ways it was chosen from, and what will be done; with `reasons`, why."""
+    page = screen()
+    page.line(told.answer, "bold")
     if told.ways:
-        _table(console, COLUMNS, told.all_ways if reasons else told.ways)
-        left = len(told.all_ways) - len(told.ways)
-        more = (
-            ""
-            if reasons or not left + len(told.refused)
-            else (f"; {left + len(told.refused)} more ways with --explain")
-        )
-        console.print(f"* planned below; figures are predictions{more}", markup=False, highlight=False)
-        console.print()
-    _pairs(console, told.summary)
-    _table(
-        console,
-        ("type", "tensors", "parameters", "size"),
-        [(kind, str(count), f"{parameters:,}", format_bytes(size)) for kind, count, parameters, size in told.types],
-    )
+        page.table(told.all_columns if reasons else told.columns, told.all_ways if reasons else told.ways)
+        page.line(f"* the answer; predicted for {told.load}{'' if reasons else _more(told)}")
+    for label, because, _ in () if reasons else told.refused[:REFUSED_SHOWN]:
+        page.line(f"not offered: {label}: {because}", margin=2)
+    page.line()
+    page.pairs(told.summary)
+    page.line()
+    page.line("serve it with" + (", where {artifact} is its path" if ARTIFACT in told.launch else ""), "bold")
+    page.command(told.launch)
     if reasons:
-        _table(console, ("choice", "because", "source"), told.reasons)
-        if told.refused:
-            _table(console, ("refused", "because", "source"), told.refused)
+        page.table(("type", "tensors", "parameters", "size"), _type_rows(told))
+        page.table(("choice", "because", "source"), told.reasons)
+        page.table(("not offered", "because", "source"), told.refused)
+    if told.warnings:
+        page.line()
     for warning in told.warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
+        page.line(f"warning: {warning}", "yellow", 2)
+
+
+def _more(told: Explanation) -> str:
+    """What --explain adds."""
+    left, refused = len(told.all_ways) - len(told.ways), max(len(told.refused) - REFUSED_SHOWN, 0)
+    return f"; {left + refused} more ways with --explain" if left + refused else "; the reasons with --explain"
+
+
+def _type_rows(told: Explanation) -> list[tuple[str, ...]]:
+    return [(kind, str(count), f"{parameters:,}", format_bytes(size)) for kind, count, parameters, size in told.types]
 
 
 def print_dry_run(told: Explanation, found: Preflight) -> None:
@@ -79,22 +84,22 @@ def print_dry_run(told: Explanation, found: Preflight) -> None:
 
 def print_preflight(found: Preflight, *, whole: bool) -> None:
     """What a step will take: before it on stderr, in a few lines; for `--dry-run` on stdout, engines in full."""
-    console = _console(sys.stdout if whole else sys.stderr)
-    _pairs(console, preflight_rows(found, whole=whole))
+    page = screen(sys.stdout if whole else sys.stderr)
+    page.pairs(preflight_rows(found, whole=whole))
     if whole:
         rows = [
             (fit.engine, fit.scheme, f"{fit.devices}{' (here)' if fit.here else ''}", fit.kernel or "none", fit.how,
              fit.because)
             for fit in found.engines
         ]  # fmt: skip
-        _table(console, ("engine", "type", "compute capability", "kernel", "", "because"), rows)
+        page.table(("engine", "type", "compute capability", "kernel", "how", "because"), rows)
     for warning in found.warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
+        page.line(f"warning: {warning}", style="yellow")
 
 
 def print_quant(record: QuantRecord, out: str) -> None:
     """What was made."""
-    console = _console()
+    page = screen()
     worst = max(record.tensors, key=lambda tensor: tensor.output_error or 0.0, default=None)
     rows = [
         ("artifact", ", ".join(f"{out}/{file.name} ({format_bytes(file.bytes)})" for file in record.files)),
@@ -111,7 +116,7 @@ def print_quant(record: QuantRecord, out: str) -> None:
     notes = sum(len(tensor.notes) for tensor in record.tensors)
     if notes:
         rows.append(("notes", f"{notes}, see quant.json"))
-    _pairs(console, rows)
+    page.pairs(rows)
 
 
 def print_imatrix(record: ImatrixRecord) -> None:
@@ -122,7 +127,7 @@ def print_imatrix(record: ImatrixRecord) -> None:
         ("tokens", f"{record.tokens:,}"),
         ("time", format_seconds(record.seconds)),
     ]
-    _pairs(_console(), rows)
+    screen().pairs(rows)
 
 
 def print_machine(found: MachineCalibration, path: str) -> None:
@@ -138,11 +143,10 @@ def print_machine(found: MachineCalibration, path: str) -> None:
         ("stored", path),
         ("time", format_seconds(found.seconds)),
     ]
-    console = _console()
-    _pairs(console, rows)
+    page = screen()
+    page.pairs(rows)
     if found.types:
-        _table(
-            console,
+        page.table(
             ("type", "ns a weight, one token", "ns a weight, prompts"),
             [(cost.type, f"{cost.decode:.4f}", f"{cost.prefill:.4f}") for cost in found.types],
         )
@@ -151,8 +155,7 @@ def print_machine(found: MachineCalibration, path: str) -> None:
 def print_conversion(record: ConversionRecord, out: str) -> None:
     """What was carried over, and the proof."""
     plan = record.plan
-    _pairs(
-        _console(),
+    screen().pairs(
         [
             ("artifact", ", ".join(f"{out}/{file.name} ({format_bytes(file.bytes)})" for file in record.files)),
             ("from", f"{record.source} ({record.source_format})"),
@@ -161,16 +164,15 @@ def print_conversion(record: ConversionRecord, out: str) -> None:
             ("time", format_seconds(record.seconds)),
         ],
     )
-    _notes(_console(), record.notes)
+    _notes(screen(), record.notes)
 
 
 def print_validation(record: ValidationRecord) -> None:
     """Verdict, gates, and one line per text."""
-    console = _console()
-    console.print(record.verdict, style=VERDICT_STYLES[record.verdict])
-    _gates(console, record.gates)
-    _table(
-        console,
+    page = screen()
+    page.line(record.verdict, VERDICT_STYLES[record.verdict])
+    _gates(page, record.gates)
+    page.table(
         ("text", "windows", "perplexity", "artifact", "mean KL", "median", "p99", "same top token"),
         [
             (
@@ -186,18 +188,17 @@ def print_validation(record: ValidationRecord) -> None:
             for text in record.texts
         ],
     )
-    _notes(console, record.notes)
+    _notes(page, record.notes)
 
 
 def print_ship(record: ShipRecord) -> None:
     """The end of the way: verdict, sizes, speeds, the report, and what the model said."""
-    console = _console()
-    console.print(record.verdict, style=VERDICT_STYLES[record.verdict])
-    _gates(console, record.gates)
-    _notes(console, record.notes)
+    page = screen()
+    page.line(record.verdict, VERDICT_STYLES[record.verdict])
+    _gates(page, record.gates)
+    _notes(page, record.notes)
     smaller = f"{record.original_bytes / record.artifact_bytes:.2f} times smaller"
-    _pairs(
-        console,
+    page.pairs(
         [
             ("artifact", f"{record.out}/{record.artifact}"),
             (
@@ -211,8 +212,7 @@ def print_ship(record: ShipRecord) -> None:
     )
     if record.speed:
         base = record.speed[-1]
-        _table(
-            console,
+        page.table(
             ("speed", "size", "prompt tokens/s", "decode tokens/s", f"decode against {base.name}"),
             [
                 (
@@ -227,12 +227,12 @@ def print_ship(record: ShipRecord) -> None:
         )
     if record.reply is not None:
         said = " ".join(record.reply.split())
-        console.print(f"the served model says: {said}", markup=False, highlight=False, soft_wrap=True)
+        page.line(f"the served model says: {said}")
 
 
 def print_inspection(found: Inspection) -> None:
     """Types and sizes of a file or folder."""
-    console = _console()
+    page = screen()
     rows = [
         ("path", found.path),
         ("kind", found.kind),
@@ -241,29 +241,28 @@ def print_inspection(found: Inspection) -> None:
         ("size", f"{format_bytes(found.bytes)}, {found.bits_per_weight:.2f} bits per weight"),
         ("validation", found.summary or "none embedded"),
     ]
-    _pairs(console, rows)
-    _table(
-        console,
+    page.pairs(rows)
+    page.table(
         ("type", "tensors", "parameters", "size"),
         [(row.type, str(row.tensors), f"{row.parameters:,}", format_bytes(row.bytes)) for row in found.types],
     )
-    _table(console, ("key", "value"), [(key, str(value)) for key, value in found.metadata.items()])
+    page.table(("key", "value"), [(key, str(value)) for key, value in found.metadata.items()])
 
 
 def print_facts(told: FactTable) -> None:
     """A table of facts, or pairs about one of them."""
     if told.head:
-        _table(_console(), told.head, told.rows)
+        screen().table(told.head, told.rows, sheds=told.sheds)
     else:
-        _pairs(_console(), [(what, value) for what, value in told.rows])
+        screen().pairs([(what, value) for what, value in told.rows])
 
 
-def _notes(console: Console, notes: Sequence[str]) -> None:
+def _notes(page: Screen, notes: Sequence[str]) -> None:
     for note in notes:
-        console.print(f"note: {note}", markup=False, highlight=False)
+        page.line(f"note: {note}")
 
 
-def _gates(console: Console, gates: Sequence[Gate]) -> None:
+def _gates(page: Screen, gates: Sequence[Gate]) -> None:
     rows = [
         (
             gate.measure,
@@ -275,47 +274,4 @@ def _gates(console: Console, gates: Sequence[Gate]) -> None:
         )
         for gate in gates
     ]
-    _table(console, ("gate", "text", "measured", "95 % interval", "limit", "verdict"), rows)
-
-
-def _pairs(console: Console, rows: Iterable[tuple[str, str]]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(no_wrap=True, style="bold")
-    table.add_column(overflow="fold")
-    for what, value in rows:
-        table.add_row(_plain(what), _plain(value))
-    console.print(table)
-
-
-def _table(console: Console, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in head:
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        table.add_row(*map(_plain, row))
-    if table.row_count:
-        console.print()
-        console.print(table)
-
-
-def _plain(text: str) -> str:
-    """Names and tokens are not ours: brackets in them are no markup."""
-    from rich.markup import escape
-
-    return escape(text)
-
-
-def _console(stream: TextIO | None = None) -> Console:
-    from rich.console import Console
-
-    stream = stream or sys.stdout
-    if stream.isatty():
-        return Console(highlight=False, file=stream)
-    return Console(
-        highlight=False, width=WIDE, no_color=True, force_terminal=False, color_system=None, legacy_windows=False,
-        file=stream,
-    )  # fmt: skip
+    page.table(("gate", "text", "measured", "95 % interval", "limit", "verdict"), rows)

@@ -89,9 +89,9 @@ def _candidate_of(option: Option, candidates: list[Candidate]) -> Candidate:
 
 def _because(option: Option, goal: Target) -> tuple[Reason, ...]:
     order = {
-        "balanced": "the first by the handbook's rules that meets what was asked",
-        "cost": "the least dollars for a million tokens among the ways that meet what was asked",
-        "latency": "the shortest request among the ways that meet what was asked",
+        "balanced": "it is the first by the handbook's rules that meets what was asked",
+        "cost": "it costs the least dollars for a million tokens among the ways that meet what was asked",
+        "latency": "its requests are the shortest among the ways that meet what was asked",
     }
     reason = Reason(choice=option.label, because=order[goal.aim], source="the ranking; docs/reference/planning.md")
     return (reason, *option.reasons)

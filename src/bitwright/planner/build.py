@@ -154,7 +154,7 @@ def _first_that_fits(
         raise EnvironmentFault(
             f"{sized.candidate.label} needs {format_bytes(sized.memory.total)} at a context of {context} tokens, "
             f"{device.name} has {format_bytes(sized.memory.available)} for it",
-            hint="use a smaller --context, a smaller model, or another --target",
+            hint=_where_it_fits(device, sized.memory),
         )
     memory = sized.memory
     because = (
@@ -165,6 +165,15 @@ def _first_that_fits(
     if sized.candidate is not first:
         because = f"{first.label} does not fit; {because}"
     return sized, (Reason(choice=f"{sized.candidate.label} in memory", because=because, source=FIT_SOURCE),)
+
+
+def _where_it_fits(device: DeviceFacts, memory: Memory) -> str:
+    """What to try: of GPUs, how many would do."""
+    others = "use a smaller --context, a smaller model, or another --target"
+    if device.kind != "gpu" or not memory.available:
+        return others
+    needed = -(-memory.total * device.count // memory.available)
+    return f"{others}; {needed} of this device (--target NAME:{needed}) would have the memory"
 
 
 def _sized(

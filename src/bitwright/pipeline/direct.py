@@ -27,6 +27,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import numba
 import numpy as np
 from numpy.typing import NDArray
@@ -115,6 +116,7 @@ def _run(plan: Plan, folder: Path, source: FloatRows, out: Path, job: Job, progr
     else:
         job.check_complete(layout_sha256(layouts), [partial_path(layout, job.folder) for layout in layouts], len(units))
     assert job.state is not None
+    digests: dict[str, str] = {}
     if len(job.state.done) < len(units):
         plans = {entry.name: entry for entry in plan.tensors}
         bench = Bench(source=source, writer=writer, plans=plans, importance=planned_importances(plan))
@@ -122,10 +124,10 @@ def _run(plan: Plan, folder: Path, source: FloatRows, out: Path, job: Job, progr
             for unit in job.state.done:
                 artifact.check(unit.regions)
             artifact.write(writer.constants())
-            artifact.take_digests()
-            _run_units(units, bench, job, artifact, progress)
+            artifact.forget()
+            digests = _run_units(units, bench, job, artifact, progress)
     publish_all(layouts, job.folder, out)
-    return make_record(plan, out, layouts, job)
+    return make_record(plan, out, layouts, job, digests=digests)
 
 
 def _keep_freed_memory() -> None:
@@ -137,7 +139,10 @@ def _keep_freed_memory() -> None:
         mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
 
 
-def _run_units(units: list[str], bench: Bench, job: Job, artifact: GrowingArtifact, progress: Progress) -> None:
+def _run_units(
+    units: list[str], bench: Bench, job: Job, artifact: GrowingArtifact, progress: Progress
+) -> dict[str, str]:
+    """Solve and write what is left. Returns the digests of the files."""
     assert job.state is not None
     done = len(job.state.done)
     progress.start("quantizing", len(units), "blocks")
@@ -154,13 +159,18 @@ def _run_units(units: list[str], bench: Bench, job: Job, artifact: GrowingArtifa
                 waiting.append((unit, {name: _submit(bench, pool, name) for name in _names(unit, bench.plans)}))
             finished_units.append(_write_unit(bench, artifact, *waiting.popleft()))
             progress.advance()
-            if not (left or waiting) or time.monotonic() - started > COMMIT_SECONDS:
+            if (left or waiting) and time.monotonic() - started > COMMIT_SECONDS:
                 artifact.sync()
+                regions = artifact.take_digests()
+                finished_units[-1] = msgspec.structs.replace(finished_units[-1], regions=regions)
                 job.finish_units(finished_units, None, time.monotonic() - started)
                 finished_units, started = [], time.monotonic()
     finally:
         pool.shutdown(cancel_futures=True)
+    digests = artifact.sync_and_digest()
+    job.finish_units(finished_units, None, time.monotonic() - started)  # a complete job is never held against its file
     progress.stop()
+    return digests
 
 
 def _names(unit: str, plans: Mapping[str, TensorPlan]) -> list[str]:
@@ -217,4 +227,4 @@ def _write_unit(
                 seconds=sum(part.seconds for part in parts),
             )
         )  # fmt: skip
-    return UnitRecord(name=unit, tensors=tuple(records), regions=artifact.take_digests())
+    return UnitRecord(name=unit, tensors=tuple(records), regions={})

@@ -39,7 +39,7 @@ class UnitRecord(Record, frozen=True, kw_only=True):
 
     name: str
     tensors: tuple[TensorRecord, ...]
-    regions: dict[str, str]  # stored name → SHA-256 of its bytes
+    regions: dict[str, str]  # stored name → SHA-256 of bytes that were on disk with this unit, not before
 
 
 class HiddenFile(Record, frozen=True, kw_only=True):

@@ -1,8 +1,9 @@
 """The artifact while it grows: files of full size under `.partial`, filled region by region, published at the end.
 
 Space is reserved before the first tensor is solved, so a full disk is found in the first second. Regions are written
-in place at offsets that the layout fixed; a region written twice holds the same bytes. Each region's SHA-256 is kept as
-it is written, and held against the disk before an interrupted run goes on.
+in place at offsets that the layout fixed; a region written twice holds the same bytes. A job keeps the SHA-256 of each
+region, which is held against the disk before an interrupted run goes on. It is read back from the file when it is asked
+for: a run of a second never asks, and hashing is a tenth of its work.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from bitwright.core.atomic import PARTIAL_SUFFIX, publish
+from bitwright.core.atomic import PARTIAL_SUFFIX, publish, sha256_file
 from bitwright.core.errors import MismatchError, from_os_error
 from bitwright.formats.layout import FileLayout
 
@@ -31,8 +33,8 @@ class GrowingArtifact:
         self._work = work
         self._open: dict[str, int] = {}
         self._place = {name: (layout.name, region) for layout in layouts for name, region in layout.regions.items()}
-        self._digests: dict[str, str] = {}
-        self._begun: dict[str, tuple[int, hashlib._Hash]] = {}  # of regions that came in part: bytes, and digest so far
+        self._written: list[str] = []  # regions, since digests were taken
+        self._begun: dict[str, int] = {}  # bytes of regions that came in part
 
     def __enter__(self) -> Self:
         """Reserve space and write headers. Raises `EnvironmentFault` when the disk is full."""
@@ -57,7 +59,7 @@ class GrowingArtifact:
         """Fill regions, or the next part of them. They are on disk only after `sync`."""
         for name, data in regions.items():
             file, region = self._place[name]
-            at, digest = (0, hashlib.sha256()) if len(data) == region.bytes else self._part(name)
+            at = 0 if len(data) == region.bytes else self._begun.get(name, 0)
             assert at + len(data) <= region.bytes, f"{name}: {at} + {len(data)} bytes for a region of {region.bytes}"
             view = memoryview(data)
             try:
@@ -66,38 +68,42 @@ class GrowingArtifact:
                     written += os.pwrite(self._open[file], view[written:], region.offset + at + written)
             except OSError as error:
                 raise from_os_error(error, self._work / file) from error
-            digest.update(data)
             if at + len(data) == region.bytes:
                 self._begun.pop(name, None)
-                self._digests[name] = digest.hexdigest()
+                self._written.append(name)
             else:
-                self._begun[name] = at + len(data), digest
-
-    def _part(self, name: str) -> tuple[int, hashlib._Hash]:
-        """How far a region is, and the digest of what it holds."""
-        return self._begun.get(name) or (0, hashlib.sha256())
+                self._begun[name] = at + len(data)
 
     def take_digests(self) -> dict[str, str]:
-        """Region name → SHA-256 of what was written since the last call."""
-        assert not self._begun, f"only a part of {', '.join(self._begun)} was written"
-        taken, self._digests = self._digests, {}
+        """Region name → SHA-256 of what was written since the last call, as the file holds it."""
+        taken = {name: self._digest(name) for name in self._written}
+        self.forget()
         return taken
+
+    def forget(self) -> None:
+        """Take no digests of what was written so far."""
+        assert not self._begun, f"only a part of {', '.join(self._begun)} was written"
+        self._written.clear()
 
     def check(self, digests: Mapping[str, str]) -> None:
         """Hold regions on disk against digests. Raises `MismatchError` at the first that holds something else."""
         for name, digest in digests.items():
-            file, region = self._place[name]
-            found = hashlib.sha256()
-            try:
-                for at in range(0, region.bytes, PIECE):
-                    found.update(os.pread(self._open[file], min(PIECE, region.bytes - at), region.offset + at))
-            except OSError as error:
-                raise from_os_error(error, self._work / file) from error
-            if found.hexdigest() != digest:
+            if self._digest(name) != digest:
                 raise MismatchError(
-                    f"`{name}` in `{self._work / file}{PARTIAL_SUFFIX}` is not what the unfinished run wrote",
+                    f"`{name}` in `{self._work / self._place[name][0]}{PARTIAL_SUFFIX}` "
+                    "is not what the unfinished run wrote",
                     hint=f"remove `{self._work}` to start anew",
                 )
+
+    def _digest(self, name: str) -> str:
+        file, region = self._place[name]
+        found = hashlib.sha256()
+        try:
+            for at in range(0, region.bytes, PIECE):
+                found.update(os.pread(self._open[file], min(PIECE, region.bytes - at), region.offset + at))
+        except OSError as error:
+            raise from_os_error(error, self._work / file) from error
+        return found.hexdigest()
 
     def sync(self) -> None:
         """Wait until everything written is on disk."""
@@ -106,6 +112,16 @@ class GrowingArtifact:
                 os.fsync(handle)
             except OSError as error:
                 raise from_os_error(error, self._work / name) from error
+
+    def sync_and_digest(self) -> dict[str, str]:
+        """File name → SHA-256 of its data, taken while the disk works; then everything is on disk."""
+        with ThreadPoolExecutor(1) as apart:
+            synced = apart.submit(self.sync)
+            digests = {
+                layout.name: sha256_file(self._path(layout), start=layout.data_start) for layout in self._layouts
+            }
+            synced.result()
+        return digests
 
     def _path(self, layout: FileLayout) -> Path:
         return partial_path(layout, self._work)

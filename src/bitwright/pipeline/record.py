@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -57,9 +58,14 @@ def all_records(job: Job) -> tuple[TensorRecord, ...]:
 
 
 def make_record(
-    plan: Plan, out: Path, layouts: tuple[FileLayout, ...], job: Job, experts: ExpertCoverage | None = None
+    plan: Plan,
+    out: Path,
+    layouts: tuple[FileLayout, ...],
+    job: Job,
+    experts: ExpertCoverage | None = None,
+    digests: Mapping[str, str] | None = None,
 ) -> QuantRecord:
-    """The record of published files."""
+    """The record of published files, whose digests are taken here where they are not known."""
     assert job.state is not None
     files = []
     for layout in layouts:
@@ -68,7 +74,8 @@ def make_record(
             size = (out / layout.name).stat().st_size
         except OSError as error:
             raise from_os_error(error, out / layout.name) from error
-        files.append(ArtifactFile(name=layout.name, bytes=size, sha256=sha256_file(out / layout.name, start=start)))
+        digest = (digests or {}).get(layout.name) or sha256_file(out / layout.name, start=start)
+        files.append(ArtifactFile(name=layout.name, bytes=size, sha256=digest))
     return QuantRecord(
         plan=plan,
         calibration=plan.calibration,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import tomllib
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -15,5 +16,10 @@ R = TypeVar("R", bound=Record)
 
 def read_rows(file: str, table: str, kind: type[R]) -> tuple[R, ...]:
     """All rows of one array of tables, in file order. The files are ours: a broken one is our bug."""
-    document = tomllib.loads((Path(__file__).parent / file).read_text(encoding="utf-8"))
-    return msgspec.convert(tuple(document[table]), tuple[kind, ...], strict=True)  # type: ignore[valid-type]
+    return msgspec.convert(tuple(_document(file)[table]), tuple[kind, ...], strict=True)  # type: ignore[valid-type]
+
+
+@functools.cache
+def _document(file: str) -> dict[str, Any]:
+    """Read once: some files hold five tables, and `plan` asks for all of them."""
+    return tomllib.loads((Path(__file__).parent / file).read_text(encoding="utf-8"))

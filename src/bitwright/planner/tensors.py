@@ -67,15 +67,18 @@ def linear_tensors(
             f"mixtures of experts are not written as {format}: engines want all experts of a block in one kernel",
             hint="use --format compressed-tensors, fp8 or modelopt",
         )
-    planned = []
+    inside = f"linear inside a block: {scheme.label}"
+    planned, sizes = [], dict[tuple[int, ...], int]()  # bytes by shape: blocks are alike, and a plan tries many schemes
     for tensor in in_order(facts):
         if not is_block_linear(tensor.name):
             reason = "embeddings, norms, biases and the head keep the checkpoint's dtype"
             planned.append(_planned(tensor, tensor.stored_name, FloatScheme(dtype=FLOATS[tensor.dtype]), reason))
             continue
-        check_groups(facts, tensor, scheme)
-        reason = f"linear inside a block: {scheme.label}"
-        planned.append(with_scheme(_planned(tensor, tensor.stored_name, scheme, reason), scheme, format, reason))
+        if tensor.shape not in sizes:
+            check_groups(facts, tensor, scheme)
+            entry = _planned(tensor, tensor.stored_name, scheme, inside)
+            sizes[tensor.shape] = with_scheme(entry, scheme, format, inside).bytes
+        planned.append(_planned(tensor, tensor.stored_name, scheme, inside, sizes[tensor.shape]))
     return tuple(planned)
 
 
@@ -132,13 +135,16 @@ def bits_per_weight(tensors: tuple[TensorPlan, ...]) -> float:
     return 8 * sum(tensor.bytes for tensor in tensors) / sum(math.prod(tensor.shape) for tensor in tensors)
 
 
-def _planned(tensor: TensorFacts, stored_name: str, scheme: WeightScheme, reason: str) -> TensorPlan:
-    rows, columns = math.prod(tensor.shape[:-1]), (tensor.shape or (1,))[-1]
+def _planned(
+    tensor: TensorFacts, stored_name: str, scheme: WeightScheme, reason: str, size: int | None = None
+) -> TensorPlan:
+    if size is None:
+        size = scheme.bytes_for(math.prod(tensor.shape[:-1]), (tensor.shape or (1,))[-1])
     return TensorPlan(
         name=tensor.name,
         stored_name=stored_name,
         shape=tensor.shape,
         scheme=scheme,
-        bytes=scheme.bytes_for(rows, columns),
+        bytes=size,
         reason=reason,
     )

@@ -12,7 +12,6 @@ import traceback
 
 import typer
 
-from bitwright.cli.screen import screen
 from bitwright.core.errors import EXIT_ENVIRONMENT, EXIT_USAGE, BitwrightError, did_you_mean, from_os_error
 
 EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
@@ -30,10 +29,10 @@ def report(error: BaseException) -> int:
     if os.environ.get(DEBUG_VARIABLE) and not isinstance(error, KeyboardInterrupt):
         traceback.print_exception(error)
     message, hint, code = describe(error)
-    page = screen(sys.stderr)
-    page.line(f"error: {_one_line(message)}", margin=2)
+    # One line each, however long: terminals wrap, and paths stay whole for whoever copies or searches them.
+    print(f"error: {_one_line(message)}", file=sys.stderr)
     if hint:
-        page.line(f"hint: {_one_line(hint)}", margin=2)
+        print(f"hint: {_one_line(hint)}", file=sys.stderr)
     return code
 
 

@@ -35,8 +35,8 @@ def test_plan_prints_the_document_that_it_writes(run: Run, tiny: Path, tmp_path:
 def test_plan_table_and_reasons(run: Run, tiny: Path) -> None:
     plain, why = run("plan", tiny), run("plan", tiny, "--explain")
     assert "LlamaForCausalLM" in plain.out
-    assert "because" not in plain.out
-    assert "because" in why.out
+    assert "source" not in plain.out
+    assert "source" in why.out
     assert "\x1b" not in plain.out + why.out
 
 

@@ -74,7 +74,8 @@ def test_the_engine_ends_when_its_parent_is_killed(fake_engine: Fake, tmp_path: 
         from pathlib import Path
         from bitwright.engines.process import EngineProcess
         EngineProcess({command!r}, log=Path({str(tmp_path / "log")!r})).start()
-        while not os.path.exists({str(tmp_path / "pid")!r}):
+        pid = Path({str(tmp_path / "pid")!r})
+        while not pid.exists() or not pid.read_text():
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGKILL)
         """

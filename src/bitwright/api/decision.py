@@ -13,7 +13,7 @@ from bitwright.core.protocols import SILENT, Progress
 from bitwright.core.schemes import static_inputs
 
 if TYPE_CHECKING:
-    from bitwright.planner.explain import Explanation
+    from bitwright.core.explanation import Explanation
     from bitwright.planner.wish import Wish
 
 PLAN_FILE = "plan.json"
@@ -125,6 +125,14 @@ def explain(plan: Plan) -> Explanation:
     from bitwright.planner.explain import explain as rows
 
     return rows(plan)
+
+
+def write_plan_page(plan: Plan, path: Path) -> None:
+    """The plan as an HTML page that stands alone."""
+    from bitwright.core.atomic import write_bytes
+    from bitwright.report.plan_page import render_plan
+
+    write_bytes(path, render_plan(plan, explain(plan)).encode())
 
 
 def settle(plan: Plan, out: Path) -> Plan:

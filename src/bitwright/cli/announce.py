@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from bitwright.cli import render
 
 if TYPE_CHECKING:
+    from bitwright.core.explanation import Explanation
     from bitwright.core.preflight import Preflight
-    from bitwright.planner.explain import Explanation
 
 
 def announce(found: Preflight, *, dry_run: bool, json: bool, quiet: bool, told: Explanation | None = None) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import typer
+
 from bitwright import api
-from bitwright.api.decision import CONTEXT, explain, wish_of
+from bitwright.api.decision import CONTEXT, explain, write_plan_page
 from bitwright.cli import options, render
 from bitwright.cli.parsing import group_size_of, overrides_of
 from bitwright.cli.progress import progress
+from bitwright.cli.wished import wish_in
 from bitwright.core.documents import write_document
 
 EPILOG = """\b
@@ -15,10 +18,12 @@ Examples:
   bitwright plan llama-3.1-70b --target h100-sxm:2
   bitwright plan ./Llama-3.1-8B --target rtx4090 --use-case code --explain
   bitwright plan llama-3.1-70b --target h100-sxm:4 --concurrency 64 --user-speed 25 --aim cost
-  bitwright plan ./Llama-3.1-8B --format compressed-tensors --bits 4 --group-size 128 --out plan.json"""
+  bitwright plan ./Llama-3.1-8B --format compressed-tensors --bits 4 --group-size 128 --out plan.json
+  bitwright plan llama-3.1-8b --target rtx4090 --html plan.html"""
 
 
 def run(
+    command: typer.Context,
     model: options.Model,
     target: options.Target = "auto", use_case: options.UseCase = "chat",
     format: options.Format = None, type: options.Type = None, keep: options.Keep = None,
@@ -36,18 +41,13 @@ def run(
     ttft: options.Ttft = None, user_speed: options.UserSpeed = None, throughput: options.Throughput = None,
     floor: options.Floor = None, aim: options.Aim = None, engine: options.Engine = None, price: options.Price = None,
     wish: options.WishFile = None,
-    out: options.OutFile = None,
+    out: options.OutFile = None, html: options.HtmlFile = None,
     json: options.Json = False,
     explain_choices: options.Explain = False,
     quiet: options.Quiet = False,
 ) -> None:  # fmt: skip
     """Decide what becomes of a model on a device, and say why. Reads headers only."""
     whole, overrides = overrides_of(type, keep)
-    said = wish_of(
-        wish, workload=workload, prompt_tokens=prompt_tokens, output_tokens=output_tokens, shared_prefix=shared_prefix,
-        concurrency=concurrency, arrivals=arrivals, ttft=ttft, user_speed=user_speed, throughput=throughput,
-        floor=floor, aim=aim, engine=tuple(engine or ()), kv_cache=served_cache, price=price,
-    )  # fmt: skip
     made = api.plan(
         model,
         target=target,
@@ -69,11 +69,13 @@ def run(
         few_bits=force,
         context=context,
         overrides=overrides,
-        wish=said,
+        wish=wish_in(command),
         progress=progress(quiet),
     )
     if out is not None:
         write_document(made, out)
+    if html is not None:
+        write_plan_page(made, html)
     if json:
         render.print_json(made)
     else:

@@ -25,9 +25,9 @@ from bitwright.core.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from bitwright.cli.fact_tables import FactTable
+    from bitwright.core.explanation import Explanation
     from bitwright.core.machine import MachineCalibration
     from bitwright.core.preflight import Preflight
-    from bitwright.planner.explain import Explanation
 
 ARTIFACT = "{artifact}"  # stands for the path in a launch line
 REFUSED_SHOWN = 3

@@ -16,9 +16,11 @@ from bitwright.core.choices import Reason as Reason
 from bitwright.core.choices import UseCase as UseCase
 from bitwright.core.devices import DeviceFacts as DeviceFacts
 from bitwright.core.documents import Document, Record
-from bitwright.core.ranking import Ranking
+from bitwright.core.ranking import Option, Ranking
 from bitwright.core.schemes import MinifloatScheme, WeightScheme
 from bitwright.core.target import Target
+
+MIXED = "-mix"  # ends the label of a type some tensors of which were chosen by hand or under a byte budget
 
 
 class TensorFacts(Record, frozen=True, kw_only=True):
@@ -171,6 +173,14 @@ class Plan(Document, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     target: Target | None = None  # what was asked of the served model
     ranking: Ranking | None = None  # ways to serve it, of which this plan is the first, or the one that was named
+
+    @property
+    def way(self) -> Option | None:
+        """The row of the ranking that this plan is for; `None` without a ranking, and for a type it does not offer."""
+        options = () if self.ranking is None else self.ranking.options
+        named = (self.type.removesuffix(MIXED), self.engine)
+        alike = [entry for entry in options if (entry.type, entry.engine) == named]
+        return next((entry for entry in alike if entry.launch == self.launch), alike[0] if alike else None)
 
     @property
     def scales_columns(self) -> bool:

@@ -14,6 +14,7 @@ import msgspec
 from bitwright.core.errors import EnvironmentFault, UsageError
 from bitwright.core.machine import MachineCalibration
 from bitwright.core.plan import (
+    MIXED,
     ArtifactFormat,
     Budget,
     CalibrationPlan,
@@ -57,7 +58,6 @@ from bitwright.planner.tensors import bits_per_weight, float_tensors, gguf_tenso
 from bitwright.planner.vision import KEPT, PartTypes, check_parts, vision_reasons, vision_tensors, vision_warnings
 from bitwright.planner.wish import Wish
 
-MIXED = "-mix"  # ends the label of a type some tensors of which were chosen by hand or under a byte budget
 SMALL_MODEL = 10**9
 FIT_SOURCE = "decision framework handbook, step 1"
 

@@ -6,15 +6,14 @@ Not here: the decisions themselves (decide.py), the ranking in words (ways.py).
 from __future__ import annotations
 
 import collections
-import dataclasses
 import math
 
+from bitwright.core.explanation import Explanation
 from bitwright.core.plan import Plan, TensorPlan
 from bitwright.core.ranking import Option
 from bitwright.core.units import format_bytes, format_seconds
 from bitwright.planner.memory import fits
 from bitwright.planner.ways import (
-    chosen_option,
     devices_words,
     engine_words,
     figures,
@@ -25,29 +24,6 @@ from bitwright.planner.ways import (
 )
 
 IN_MEMORY = " in memory"  # ends the choice of the reason that says whether the plan fits
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
-    """Sentences and rows.
-
-    `answer`: one sentence. `summary`: what, value. `reasons`: choice, because, source. `types`: type, tensors,
-    parameters, bytes. `ways`: the best ways to serve the model under `columns`, for the load `load`; `all_ways` all
-    under `all_columns`; `refused`: way, because, source. `launch`: words of the command that serves the artifact.
-    """
-
-    answer: str
-    summary: tuple[tuple[str, str], ...]
-    reasons: tuple[tuple[str, str, str], ...]
-    types: tuple[tuple[str, int, int, int], ...]
-    launch: tuple[str, ...]
-    warnings: tuple[str, ...]
-    load: str = ""
-    columns: tuple[str, ...] = ()
-    ways: tuple[tuple[str, ...], ...] = ()
-    all_columns: tuple[str, ...] = ()
-    all_ways: tuple[tuple[str, ...], ...] = ()
-    refused: tuple[tuple[str, str, str], ...] = ()
 
 
 def explain(plan: Plan) -> Explanation:
@@ -82,7 +58,7 @@ def explain_lines(plan: Plan) -> list[str]:
 
 def answer_sentence(plan: Plan) -> str:
     """What to do, what to expect of it, and the first reason."""
-    option, model = chosen_option(plan), plan.model.path.rpartition("/")[2] or plan.model.path
+    option, model = plan.way, plan.model.path.rpartition("/")[2] or plan.model.path
     if option is None and not fits(plan.memory):
         return (
             f"{model} as {plan.type} does not fit: it needs {format_bytes(plan.memory.total)}, {plan.device.name} has "

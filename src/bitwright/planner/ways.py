@@ -42,20 +42,13 @@ def option_table(plan: Plan, *, whole: bool) -> tuple[tuple[str, ...], tuple[tup
         return (), ()
     options = plan.ranking.options
     engines = len({option.engine for option in options}) > 1
-    first, own = options[:SHOWN], chosen_option(plan)
+    first, own = options[:SHOWN], plan.way
     if not whole:
         options = first if own is None or own in first else (*first[:-1], own)
     rows = [_row(option, plan.target, mark="*" if option is own else "", engine=engines) for option in options]
     told = [index for index, title in enumerate(COLUMNS) if title != "devices" or plan.device.count > 1]
     told = [index for index in told if any(row[index] for row in rows)]
     return tuple(COLUMNS[index] for index in told), tuple(tuple(row[index] for index in told) for row in rows)
-
-
-def chosen_option(plan: Plan) -> Option | None:
-    """The row of the ranking that the plan is made for; `None` for a type that was named and refused."""
-    options = () if plan.ranking is None else plan.ranking.options
-    name = plan.type.removesuffix("-mix")
-    return next((entry for entry in options if (entry.type, entry.engine) == (name, plan.engine)), None)
 
 
 def refused_rows(plan: Plan) -> tuple[tuple[str, str, str], ...]:
@@ -66,7 +59,7 @@ def refused_rows(plan: Plan) -> tuple[tuple[str, str, str], ...]:
 
 def figures(plan: Plan) -> tuple[tuple[str, str], ...]:
     """The predicted figures of the plan's own way, with intervals that shall hold four times out of five."""
-    option = chosen_option(plan)
+    option = plan.way
     if option is None or plan.target is None:
         return ()
     rows = [("memory", _memory_words(option))]

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
+from bitwright.report.labels import limit_boxes, place_labels
+
 WIDTH, HALF_WIDTH, HEIGHT = 960, 470, 300
 LEFT, RIGHT, TOP, BOTTOM = 72, 16, 14, 46
 COLOURS = 8
@@ -34,11 +36,12 @@ class Point:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """Marks of one colour. `joined` draws a line through them."""
+    """Marks of one colour. `joined` draws a line through them; `strong` marks are large, and above all others."""
 
     name: str
     points: tuple[Point, ...]
     joined: bool = True
+    strong: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +88,14 @@ def chart(
     y_label: str,
     log_y: bool = False,
     x_from_zero: bool = False,
+    x_span: tuple[float, float] | None = None,
     limit: tuple[str, float] | None = None,
     width: int = WIDTH,
 ) -> Markup:
-    """Lines or dots over two axes, with an optional dashed limit. Log axes leave out values that are not positive."""
+    """Lines or dots over two axes, with an optional dashed limit. Log axes leave out values that are not positive.
+
+    The horizontal axis goes from the first point to the last, from zero, or over `x_span`.
+    """
     drawn = [_drawable(one, log_y) for one in series]
     points = [point for one in drawn for point in one.points]
     if not points:
@@ -96,7 +103,8 @@ def chart(
     highs = [point.high if point.high is not None else point.y for point in points] + ([limit[1]] if limit else [])
     lows = [point.y for point in points]
     x = _Scale(
-        *_span([point.x for point in points] + ([0.0] if x_from_zero else []), room=0.06 if x_from_zero else 0.0),
+        *x_span
+        or _span([point.x for point in points] + ([0.0] if x_from_zero else []), room=0.06 if x_from_zero else 0.0),
         LEFT,
         width - RIGHT,
     )
@@ -104,7 +112,11 @@ def chart(
     top = max(highs) * (1.3 if log_y else 1.08)
     y = _Scale(*_span([floor, top]), HEIGHT - BOTTOM, TOP, log_y)
     body = [_axes(x, y, x_label, y_label), _limit(limit, x, y)]
-    body += [_series(one, index % COLOURS, x, y) for index, one in enumerate(drawn)]
+    coloured = sorted(enumerate(drawn), key=lambda held: held[1].strong)
+    body += [_series(one, index % COLOURS, x, y) for index, one in coloured]
+    marks = [(x(point.x), y(point.y)) for point in points]
+    taken = [] if limit is None else limit_boxes(limit[0], right=x.stop, y=y(limit[1]))
+    body += place_labels([point.label for point in points], marks, right=x.stop, bottom=y.start, taken=taken)
     names = [one.name for one in drawn if one.name]
     return _svg(body, title=title, width=width, height=HEIGHT) + (_legend(names) if len(names) > 1 else Markup(""))
 
@@ -161,19 +173,12 @@ def _series(series: Series, colour: int, x: _Scale, y: _Scale) -> Markup:
     for point in series.points:
         px, py = x(point.x), y(point.y)
         parts.append(Markup('<circle class="mark s{}" cx="{}" cy="{}" r="{}"><title>{}</title></circle>').format(
-            colour, px, py, 3 if series.joined else 4, point.tip
+            colour, px, py, 3 if series.joined else 7 if series.strong else 4, point.tip
         ))  # fmt: skip
         if point.low is not None and point.high is not None:
             parts.append(
                 Markup('<line class="line s{}" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
                     colour, px, px, y(point.low), y(point.high)
-                )
-            )
-        if point.label:
-            near_edge = px > x.stop - 124
-            parts.append(
-                Markup('<text class="value" x="{}" y="{}" text-anchor="{}">{}</text>').format(
-                    px - 9 if near_edge else px + 9, py - 7, "end" if near_edge else "start", point.label
                 )
             )
     return Markup("").join(parts)

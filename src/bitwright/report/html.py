@@ -26,7 +26,7 @@ from bitwright.core.records import (
     ValidationRecord,
 )
 from bitwright.core.units import format_bytes, format_seconds
-from bitwright.report import figures
+from bitwright.report import figures, pareto
 
 MEASURES = {
     "kl_mean": "mean KL (nats per token)",
@@ -46,32 +46,42 @@ def render(
     others: Sequence[ValidationRecord] = (),
 ) -> str:
     """The whole page. `others` are validations of other artifacts of the same model, drawn beside this one."""
-    environment = Environment(
+    return (
+        environment()
+        .get_template("template.html.j2")
+        .render(
+            plan=plan,
+            quant=quant,
+            validation=validation,
+            speed=speed,
+            title=_name(validation.artifact),
+            word=WORDS[validation.verdict],
+            sentence=verdict_sentence(validation),
+            cards=_cards(plan, validation, speed),
+            measures=MEASURES,
+            figures=figures,
+            pareto=pareto,
+            others=others,
+            kinds=_kinds(quant.tensors) if quant else [],
+            fallbacks=_fallbacks(quant.tensors) if quant else [],
+            makers=_makers(quant, validation, speed),
+        )
+    )
+
+
+def environment() -> Environment:
+    """Templates that escape everything and miss nothing."""
+    found = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
+    found.filters.update(
         size=format_bytes, duration=format_seconds, digits=digits, span=span, visible=visible, percent=percent
     )
-    return environment.get_template("template.html.j2").render(
-        plan=plan,
-        quant=quant,
-        validation=validation,
-        speed=speed,
-        title=_name(validation.artifact),
-        word=WORDS[validation.verdict],
-        sentence=verdict_sentence(validation),
-        cards=_cards(plan, validation, speed),
-        measures=MEASURES,
-        figures=figures,
-        others=others,
-        kinds=_kinds(quant.tensors) if quant else [],
-        fallbacks=_fallbacks(quant.tensors) if quant else [],
-        makers=_makers(quant, validation, speed),
-    )
+    return found
 
 
 def verdict_sentence(validation: ValidationRecord) -> str:

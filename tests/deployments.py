@@ -9,7 +9,7 @@ from bitwright.facts.compressed_types import COMPRESSED_TYPES
 from bitwright.facts.engine_kernels import Kernel, find_kernel
 from bitwright.facts.gguf_mixtures import PRESETS
 from bitwright.facts.hardware import find_device
-from bitwright.planner.decide import capability_of
+from bitwright.planner.capability import capability_of
 from bitwright.planner.deployment import Deployment
 from bitwright.planner.tensors import float_tensors, gguf_tensors, linear_tensors
 from model_shapes import shaped_facts

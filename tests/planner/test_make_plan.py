@@ -224,7 +224,7 @@ def test_more_memory_never_makes_a_plan_infeasible_or_worse(smaller: int, more: 
 def test_a_tight_memory_steps_down_with_a_reason_and_none_is_a_fault() -> None:
     model = shaped_facts(layers=8, hidden=1024, intermediate=4096, heads=16, kv_heads=16)
     need = {name: make_plan(model, CPU, use_case="medical-legal", type=name).memory.total for name in ("Q8_0", "Q6_K")}
-    between = DeviceFacts(name="small", kind="cpu", memory_bytes=(need["Q8_0"] + need["Q6_K"]) // 2 * 10 // 9)
+    between = DeviceFacts(name="small", kind="cpu", memory_bytes=need["Q6_K"] * 15 // 14 * 10 // 9)
     plan = make_plan(model, between, use_case="medical-legal")
     assert plan.type == "Q6_K"
     assert any("Q8_0 does not fit" in reason.because for reason in plan.reasons)

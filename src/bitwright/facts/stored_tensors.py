@@ -19,9 +19,10 @@ Sources: compressed-tensors 0.20, compressors/; safetensors 0.8, README.md "Form
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
 
 from bitwright.core.plan import TensorPlan
 from bitwright.core.schemes import FP8_BLOCK, MX_GROUP, NV_GROUP, FloatScheme, IntScheme, MinifloatScheme, QuantScheme
@@ -144,7 +145,7 @@ def header_bytes(parts: Sequence[StoredPart], metadata: Mapping[str, str]) -> by
         end = position + part.bytes
         header[part.name] = {"dtype": part.dtype, "shape": list(part.shape), "data_offsets": [position, end]}
         position = end
-    body = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    body = msgspec.json.encode(header)
     body += b" " * (-len(body) % HEADER_ALIGNMENT)
     return len(body).to_bytes(8, "little") + body
 

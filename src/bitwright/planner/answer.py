@@ -21,9 +21,11 @@ from bitwright.core.ranking import Option, Ranking
 from bitwright.core.target import Target
 from bitwright.planner.contenders import contenders
 from bitwright.planner.decide import Candidate, Decision
+from bitwright.planner.layouts import Layout
 from bitwright.planner.ranking import Sizes, rank
 from bitwright.planner.request import Request
-from bitwright.planner.wish import Wish, target_of
+from bitwright.planner.rules import Guidance
+from bitwright.planner.wish import Wish
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,18 +44,16 @@ def answer(
     request: Request,
     decision: Decision,
     wish: Wish,
+    goal: Target,
+    rules: Guidance,
     sizes: Sizes,
     *,
-    context: int,
     machine: MachineCalibration | None = None,
 ) -> Answer:
     """Rank, and let the first decide where the wish says anything. Raises `EnvironmentFault` when nothing is left."""
-    goal = target_of(wish, device, use_case=request.use_case, context=context)
     candidates = contenders(facts, device, request, decision, wish.engine)
-    preferred = [candidate.label for candidate in decision.candidates]
-    found = rank(
-        facts, goal, candidates, sizes, preferred=preferred, strict_floor=wish.floor is not None, calibration=machine
-    )
+    strict = wish.floor is not None
+    found = rank(facts, goal, candidates, sizes, rules=rules, strict_floor=strict, calibration=machine)
     if decision.named or not wish.decides:
         return Answer(decision=decision, target=goal, ranking=found, decided=False)
     if not found.options:
@@ -75,12 +75,12 @@ def with_answer(plan: Plan, found: Answer) -> Plan:
     return msgspec.structs.replace(plan, engine=first.engine, launch=first.launch)
 
 
-def replica_devices(found: Answer | None, candidate: Candidate, count: int) -> int:
-    """Devices that one replica of the candidate is spread over: as its row of the ranking says, else all."""
+def replica_layout(found: Answer | None, candidate: Candidate, count: int) -> Layout:
+    """How one replica of the candidate is spread over devices: as its row of the ranking says, else over all."""
     for option in () if found is None else found.ranking.options:
         if option.type == candidate.label and option.engine == candidate.engine:
-            return option.tensor_parallel
-    return count
+            return Layout(option.tensor_parallel, option.pipeline_parallel)
+    return Layout(count, 1)
 
 
 def _candidate_of(option: Option, candidates: list[Candidate]) -> Candidate:
@@ -89,7 +89,7 @@ def _candidate_of(option: Option, candidates: list[Candidate]) -> Candidate:
 
 def _because(option: Option, goal: Target) -> tuple[Reason, ...]:
     order = {
-        "balanced": "it is the first by the handbook's rules that meets what was asked",
+        "balanced": "it is the first by the handbooks' rules that meets what was asked",
         "cost": "it costs the least dollars for a million tokens among the ways that meet what was asked",
         "latency": "its requests are the shortest among the ways that meet what was asked",
     }

@@ -6,6 +6,7 @@ Not here: the parts: what was asked (request.py), what is preferred (decide.py),
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -43,20 +44,23 @@ from bitwright.facts.families import FAMILIES
 from bitwright.facts.float_folders import FLOAT_FOLDERS, float_folder_notes
 from bitwright.facts.folder_types import FOLDERS, folder_notes
 from bitwright.facts.packed_tensors import parts_of
+from bitwright.facts.stacks import stacked
 from bitwright.facts.stored_tensors import safetensors_bytes
-from bitwright.planner.answer import Answer, answer, replica_devices, with_answer
+from bitwright.planner.answer import Answer, answer, replica_layout, with_answer
 from bitwright.planner.column_order import with_act_order
 from bitwright.planner.decide import Candidate, Decision, capability_of, decide, named_scheme
 from bitwright.planner.file_size import gguf_file_bytes
 from bitwright.planner.kv_cache import with_kv_cache
 from bitwright.planner.launch import Serving, launch_line, model_name
-from bitwright.planner.memory import LLAMA_CPP, VLLM, fits, serving_memory
+from bitwright.planner.memory import VLLM, fills, fits, serving_memory
 from bitwright.planner.observers import with_observer
 from bitwright.planner.overrides import override_reasons, override_tensors
+from bitwright.planner.ranking import Sizes
 from bitwright.planner.request import Request, check_request
+from bitwright.planner.rules import guidance
 from bitwright.planner.tensors import bits_per_weight, float_tensors, gguf_tensors, linear_tensors, with_scheme
 from bitwright.planner.vision import KEPT, PartTypes, check_parts, vision_reasons, vision_tensors, vision_warnings
-from bitwright.planner.wish import Wish
+from bitwright.planner.wish import Wish, target_of
 
 SMALL_MODEL = 10**9
 FIT_SOURCE = "decision framework handbook, step 1"
@@ -66,6 +70,7 @@ FIT_SOURCE = "decision framework handbook, step 1"
 class _Sized:
     candidate: Candidate
     tensors: tuple[TensorPlan, ...]
+    file_bytes: int
     memory: Memory
 
 
@@ -101,13 +106,12 @@ def make_plan(
         use_case=use_case, format=format, type=type, method=method, effort=effort, bits=bits,
         group_size=group_size, symmetric=symmetric,
     )  # fmt: skip
-    decision, context = decide(facts, device, request), min(context, facts.context)
-    answered = None
-    if wish is not None:
-        sizes = partial(_sizes, facts, overrides, parts)
-        answered = answer(facts, device, request, decision, wish, sizes, context=context, machine=machine)
-        decision = answered.decision
-    chosen, fit = _first_that_fits(facts, device, decision, context, overrides, parts)
+    context = min(context, facts.context)
+    sizes: Sizes = functools.cache(partial(_sizes, facts, tuple(overrides), parts))
+    few = facts if overrides else stacked(facts)  # ways are compared with one tensor for all experts of a kind
+    quick: Sizes = sizes if few is facts else functools.cache(partial(_sizes, few, (), parts))
+    decision, answered = _decided(few, device, request, wish, context, quick, machine)
+    chosen, fit = _first_that_fits(facts, device, decision, context, sizes)
     check_parts(facts, chosen.candidate.format, parts, request.use_case)
     how, how_reason = _method(chosen, request)
     plan = Plan(
@@ -121,7 +125,7 @@ def make_plan(
         launch=_launch(facts, chosen.candidate, device, context, answered),
         calibration=calibration or CalibrationPlan(),
         tensors=chosen.tensors,
-        file_bytes=_file_bytes(facts, chosen.tensors, chosen.candidate.format),
+        file_bytes=chosen.file_bytes,
         bits_per_weight=bits_per_weight(chosen.tensors),
         memory=chosen.memory,
         reasons=(*_reasons(facts, decision, chosen, parts), how_reason, *fit),
@@ -131,6 +135,20 @@ def make_plan(
     return with_observer(with_kv_cache(with_act_order(plan, act_order), kv_cache), observer, percentile)
 
 
+def _decided(
+    facts: ModelFacts, device: DeviceFacts, request: Request, wish: Wish | None, context: int, sizes: Sizes,
+    machine: MachineCalibration | None,
+) -> tuple[Decision, Answer | None]:  # fmt: skip
+    """What the rules decide, and with a wish the ranking behind it."""
+    goal = target_of(wish or Wish(), device, use_case=request.use_case, context=context)
+    rules = guidance(facts, goal, "gguf" if request.format == "gguf" else None)
+    decision = decide(facts, device, request, rules)
+    if wish is None:
+        return decision, None
+    answered = answer(facts, device, request, decision, wish, goal, rules, sizes, machine=machine)
+    return answered.decision, answered
+
+
 def _reasons(facts: ModelFacts, decision: Decision, chosen: _Sized, parts: PartTypes) -> tuple[Reason, ...]:
     """Why these types: of the whole, of the parts beside a decoder, of single tensors."""
     beside = vision_reasons(facts, chosen.candidate.format, chosen.candidate.label, parts)
@@ -138,24 +156,23 @@ def _reasons(facts: ModelFacts, decision: Decision, chosen: _Sized, parts: PartT
 
 
 def _first_that_fits(
-    facts: ModelFacts,
-    device: DeviceFacts,
-    decision: Decision,
-    context: int,
-    overrides: Sequence[Override],
-    parts: PartTypes,
+    facts: ModelFacts, device: DeviceFacts, decision: Decision, context: int, sizes: Sizes
 ) -> tuple[_Sized, tuple[Reason, ...]]:
-    """The first candidate that fits, and the reason that says so; a named candidate in any case."""
+    """The first candidate that fits and leaves room, and the reason that says so; a named candidate in any case."""
+    fitting: _Sized | None = None
     for candidate in decision.candidates:
-        sized = _sized(facts, device, candidate, context, overrides, parts)
-        if decision.named or fits(sized.memory):
+        sized = _sized(facts, device, candidate, context, sizes)
+        if decision.named or not fills(sized.memory.total, sized.memory.available):
             break
+        fitting = fitting or (sized if fits(sized.memory) else None)
     else:
-        raise EnvironmentFault(
-            f"{sized.candidate.label} needs {format_bytes(sized.memory.total)} at a context of {context} tokens, "
-            f"{device.name} has {format_bytes(sized.memory.available)} for it",
-            hint=_where_it_fits(device, sized.memory),
-        )
+        if fitting is None:
+            raise EnvironmentFault(
+                f"{sized.candidate.label} needs {format_bytes(sized.memory.total)} at a context of {context} tokens, "
+                f"{device.name} has {format_bytes(sized.memory.available)} for it",
+                hint=_where_it_fits(device, sized.memory),
+            )
+        sized = fitting
     memory = sized.memory
     because = (
         f"{format_bytes(memory.weights)} of weights, {format_bytes(memory.kv_cache)} of keys and values at "
@@ -163,7 +180,8 @@ def _first_that_fits(
     )
     first = decision.candidates[0]
     if sized.candidate is not first:
-        because = f"{first.label} does not fit; {because}"
+        leaving = " with room to spare" if fitting is not None else ""
+        because = f"{first.label} does not fit{leaving}; {because}"
     return sized, (Reason(choice=f"{sized.candidate.label} in memory", because=because, source=FIT_SOURCE),)
 
 
@@ -176,17 +194,10 @@ def _where_it_fits(device: DeviceFacts, memory: Memory) -> str:
     return f"{others}; {needed} of this device (--target NAME:{needed}) would have the memory"
 
 
-def _sized(
-    facts: ModelFacts,
-    device: DeviceFacts,
-    candidate: Candidate,
-    context: int,
-    overrides: Sequence[Override],
-    parts: PartTypes,
-) -> _Sized:
-    tensors = _tensors(facts, candidate, overrides, parts)
+def _sized(facts: ModelFacts, device: DeviceFacts, candidate: Candidate, context: int, sizes: Sizes) -> _Sized:
+    tensors, file_bytes = sizes(candidate)
     memory = serving_memory(facts, tensors, device, engine=candidate.engine, format=candidate.format, context=context)
-    return _Sized(candidate=candidate, tensors=tensors, memory=memory)
+    return _Sized(candidate=candidate, tensors=tensors, file_bytes=file_bytes, memory=memory)
 
 
 def _tensors(
@@ -247,9 +258,10 @@ def _rounds_inputs(candidate: Candidate) -> bool:
 def _launch(
     facts: ModelFacts, candidate: Candidate, device: DeviceFacts, context: int, answered: Answer | None
 ) -> tuple[str, ...]:
+    layout = replica_layout(answered, candidate, device.count)
     serving = Serving(
         engine=candidate.engine, format=candidate.format, name=model_name(facts), device=device, context=context,
-        tensor_parallel=replica_devices(answered, candidate, device.count) if candidate.engine != LLAMA_CPP else 1,
+        tensor_parallel=layout.tensor, pipeline_parallel=layout.pipeline,
     )  # fmt: skip
     return launch_line(serving)
 

@@ -2,10 +2,9 @@
 
     a processor, Apple     GGUF in llama.cpp, from Q8_0 down to Q2_K
     a GPU                  floats, FP8, 8 and 4 bits, NVFP4 in vLLM; SGLang, and GGUF in llama.cpp, where asked
-A person who names a type, a format or an engine looks at these alone. Of layouts over devices, tensor parallelism goes
-by powers of two and stays within the heads; replicas take what is left.
+A person who names a type, a format or an engine looks at these alone.
 
-Not here: figures and order (ranking.py), which type is preferred (decide.py).
+Not here: layouts over devices (layouts.py), figures and order (ranking.py), which type is preferred (rules.py).
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ from bitwright.core.schemes import FloatScheme, IntScheme, QuantScheme
 from bitwright.core.target import Constraints
 from bitwright.facts.compressed_types import COMPRESSED_TYPES
 from bitwright.facts.engine_kernels import Kernel, find_kernel
-from bitwright.planner.decide import Candidate, Decision, capability_of
+from bitwright.planner.capability import capability_of
+from bitwright.planner.decide import Candidate, Decision
 from bitwright.planner.engine_names import LLAMA_CPP, SGLANG, VLLM
 from bitwright.planner.request import Request
 from bitwright.planner.tensors import FLOATS, fitting_group_sizes
@@ -94,15 +94,3 @@ def in_engines(
         if scheme is not None:
             kernel = find_kernel(ROWS[engine], candidate.format, scheme, capability_of(device), shapes)
         yield Contender(candidate=candidate, engine=engine, kernel=kernel)
-
-
-def tensor_parallels(facts: ModelFacts, device: DeviceFacts, engine: str) -> list[int]:
-    """Devices that one replica may be spread over, fewest first."""
-    if engine == LLAMA_CPP:
-        return [1] if device.count == 1 else [1, device.count]
-    ways, found = 1, []
-    while ways <= device.count:
-        if facts.heads % ways == 0 and (facts.kv_heads % ways == 0 or ways % facts.kv_heads == 0):
-            found.append(ways)
-        ways *= 2
-    return found

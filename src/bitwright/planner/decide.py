@@ -1,12 +1,10 @@
-"""Which candidate is taken, and why: the handbook's two steps, its refinement by use case, then the fit in memory.
+"""Which candidate is taken, and why: what the handbooks' rules prefer (rules.py), then the fit in memory.
 
-    GPU?  yes → H100? yes → FP8 with vLLM; no → 4-bit with vLLM
-          no  → GGUF Q4_K_M with llama.cpp
 A request that names format or type is obeyed; the rest is decided here. Candidates stand in order of preference, and
 the first that fits is taken, so more memory never makes a plan worse.
 
-Not here: sizes (tensors.py, memory.py), the plan (build.py).
-Sources: deployment guide §15; decision framework handbook, steps 1 and 3; rules.toml.
+Not here: the rules (facts/decision_rules.toml), sizes (tensors.py, memory.py), the plan (build.py).
+Source of the fit: decision framework handbook, step 1.
 """
 
 from __future__ import annotations
@@ -28,15 +26,14 @@ from bitwright.core.schemes import (
 from bitwright.facts.compressed_types import COMPRESSED_TYPES, LinearScheme
 from bitwright.facts.float_folders import FLOAT_FOLDERS
 from bitwright.facts.folder_types import FOLDERS, FolderScheme
-from bitwright.facts.rules import gguf_rules, integer_rules
+from bitwright.facts.gguf_mixtures import PRESETS
+from bitwright.planner.capability import capability_of as capability_of
 from bitwright.planner.memory import LLAMA_CPP, SGLANG, VLLM
 from bitwright.planner.request import Request, float_scheme, linear_scheme
+from bitwright.planner.rules import FLOAT, Guidance
 from bitwright.planner.tensors import FLOATS, fitting_group_sizes
 
-TWO_STEPS = "deployment guide §15, the production decision in two steps"
-FP8_CAPABILITY = (9, 0)  # Hopper and later: where the two steps say FP8
-FP8_TYPE = "FP8_DYNAMIC"
-LEAST_CAPABILITY = (7, 5)  # vLLM 0.32 compressed_tensors_wNa16.py, get_min_capability
+AMPERE = (8, 0)  # from here on there is bfloat16
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,26 +87,55 @@ class Decision:
     warnings: tuple[str, ...] = ()
 
 
-def decide(facts: ModelFacts, device: DeviceFacts, request: Request) -> Decision:
-    """Order the candidates for a request."""
+def decide(facts: ModelFacts, device: DeviceFacts, request: Request, rules: Guidance) -> Decision:
+    """Order the candidates for a request, as the rules that fired prefer them."""
     if request.preset is not None:
         return _named(Candidate(preset=request.preset))
     if request.format in (*FOLDERS, *FLOAT_FOLDERS, "safetensors"):
         return _named(Candidate(scheme=request.scheme, name=request.name, folder=request.format))
     if isinstance(request.scheme, IntScheme | MinifloatScheme):
         return _named(Candidate(scheme=_with_scale_dtype(request.scheme, facts), name=request.name))
+    group, group_reasons = _group_size(facts, request.group_size)
+    wanted = [kind for kind in rules.order if (kind in PRESETS) == (rules.format == "gguf")]
+    candidates = tuple(candidate_of(kind, facts, group, request.symmetric) for kind in wanted)
     if request.format == "gguf":
-        reason = Reason(choice="gguf", because="the format was asked for", source="the request")
-        return _by_use_case_gguf(request, (reason,))
-    if device.kind == "cpu":
-        because = f"{device.name} is no GPU that vLLM serves on: llama.cpp serves GGUF from main memory"
-        return _by_use_case_gguf(request, (Reason(choice="gguf", because=because, source=TWO_STEPS),))
+        format = Reason(choice="gguf", because="the format was asked for", source="the request")
+    else:
+        format = rules.reason(rules.rules[0], rules.format)
+    first = candidates[0]
+    return Decision(
+        candidates=candidates, named=False,
+        reasons=(format, *rules.of_type(first.label)[:1], *(group_reasons if _has_groups(first) else ())),
+        warnings=_warnings(facts, device, rules.format),
+    )  # fmt: skip
+
+
+def candidate_of(kind: str, facts: ModelFacts, group: int | None, symmetric: bool) -> Candidate:
+    """The candidate that rules call by a type's first word."""
+    if kind in PRESETS:
+        return Candidate(preset=kind)
+    dtype = FLOATS[facts.dtype]
+    if kind == FLOAT:
+        return Candidate(scheme=FloatScheme(dtype=dtype), name=dtype.upper(), folder="safetensors")
+    if kind in COMPRESSED_TYPES:
+        return Candidate(scheme=_with_scale_dtype(COMPRESSED_TYPES[kind], facts), name=kind)
+    return Candidate(scheme=_with_scale_dtype(linear_scheme(kind, group, symmetric), facts))
+
+
+def _has_groups(candidate: Candidate) -> bool:
+    return isinstance(candidate.scheme, IntScheme) and candidate.name is None
+
+
+def _warnings(facts: ModelFacts, device: DeviceFacts, format: ArtifactFormat) -> tuple[str, ...]:
+    """What is not known of a device, or must be said to its engine."""
+    if device.kind == "cpu" or format == "gguf":
+        return ()
     capability = capability_of(device)
-    if capability is not None and capability < LEAST_CAPABILITY:
-        because = f"{device.name} has compute capability {device.compute_capability}, vLLM's integer kernels need 7.5"
-        source = "vLLM 0.32, compressed_tensors_wNa16.py"
-        return _by_use_case_gguf(request, (Reason(choice="gguf", because=because, source=source),))
-    return _on_gpu(facts, device, request, capability)
+    if capability is None:
+        return (f"which kernels vLLM has on {device.name} is not known here; rows of engines are NVIDIA's",)
+    if capability < AMPERE and facts.dtype == "BF16":
+        return (f"{device.name} cannot compute in bf16: start vLLM with --dtype half",)
+    return ()
 
 
 def _named(candidate: Candidate) -> Decision:
@@ -118,41 +144,6 @@ def _named(candidate: Candidate) -> Decision:
         Reason(choice=candidate.label, because="it was asked for", source="the request"),
     )
     return Decision(candidates=(candidate,), named=True, reasons=reasons)
-
-
-def _by_use_case_gguf(request: Request, reasons: tuple[Reason, ...]) -> Decision:
-    rule = gguf_rules()[request.use_case]
-    because = f"{request.use_case}: {rule.because}"
-    reason = Reason(choice=rule.ladder[0], because=because, source=rule.source)
-    candidates = tuple(Candidate(preset=preset) for preset in rule.ladder)
-    return Decision(candidates=candidates, named=False, reasons=(*reasons, reason))
-
-
-def _on_gpu(facts: ModelFacts, device: DeviceFacts, request: Request, capability: tuple[int, int] | None) -> Decision:
-    rule = integer_rules()[request.use_case]
-    group, group_reasons = _group_size(facts, request.group_size)
-    schemes = [IntScheme(bits=bits, group_size=group, symmetric=request.symmetric) for bits in rule.bits]
-    candidates = tuple(Candidate(scheme=_with_scale_dtype(scheme, facts)) for scheme in schemes)
-    label, chosen_because, chosen_source = candidates[0].label, f"{request.use_case}: {rule.because}", rule.source
-    warnings: list[str] = []
-    if capability is not None and capability >= FP8_CAPABILITY:
-        fp8 = Candidate(scheme=_with_scale_dtype(COMPRESSED_TYPES[FP8_TYPE], facts), name=FP8_TYPE)
-        candidates, group_reasons = (fp8, *candidates), ()
-        because = f"{device.name} computes in 8-bit floats: FP8 weights and activations in vLLM"
-        label, chosen_source = FP8_TYPE, "compressed-tensors 0.20, quant_scheme.py; docs/log.md"
-        chosen_because = "one scale per output channel and per token: nothing to calibrate, nothing to saturate"
-    else:
-        because = f"{device.name} is a GPU: integer weights with 16-bit activations in vLLM"
-    if capability is None:
-        warnings.append(f"which kernels vLLM has on {device.name} is not known here; rows of engines are NVIDIA's")
-    if capability is not None and capability < (8, 0) and facts.dtype == "BF16":
-        warnings.append(f"{device.name} cannot compute in bf16: start vLLM with --dtype half")
-    reasons = (
-        Reason(choice="compressed-tensors", because=because, source=TWO_STEPS),
-        Reason(choice=label, because=chosen_because, source=chosen_source),
-        *group_reasons,
-    )
-    return Decision(candidates=candidates, named=False, reasons=reasons, warnings=tuple(warnings))
 
 
 def _group_size(facts: ModelFacts, wanted: int | None) -> tuple[int | None, tuple[Reason, ...]]:
@@ -186,9 +177,3 @@ def named_scheme(facts: ModelFacts, candidate: Candidate, name: str) -> WeightSc
         return float_scheme(name)
     beside = candidate.scheme if isinstance(candidate.scheme, IntScheme) else IntScheme(bits=4, group_size=128)
     return _with_scale_dtype(linear_scheme(name, beside.group_size, beside.symmetric), facts)
-
-
-def capability_of(device: DeviceFacts) -> tuple[int, int] | None:
-    """NVIDIA's compute capability as two numbers, `None` where there is none."""
-    major, dot, minor = (device.compute_capability or "").partition(".")
-    return (int(major), int(minor)) if dot and major.isdigit() and minor.isdigit() else None

@@ -11,7 +11,7 @@ from bitwright.core.plan import DeviceFacts, Plan, TensorPlan
 from bitwright.core.preflight import EngineFit
 from bitwright.core.schemes import FloatScheme, GgmlScheme, QuantScheme
 from bitwright.facts.engine_kernels import Capability, Kernel, engines_of, find_kernel
-from bitwright.planner.decide import capability_of
+from bitwright.planner.capability import capability_of
 
 # Turing, Ampere of data centres and of desks, Ada, Hopper, Blackwell of data centres and of desks
 CAPABILITIES: tuple[Capability, ...] = ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0))

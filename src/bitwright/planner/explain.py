@@ -88,11 +88,11 @@ def _expected(plan: Plan, option: Option) -> str:
 def _because(plan: Plan) -> str:
     """Of a type that was taken since better ones do not fit that; else the first reason for the type."""
     for reason in plan.reasons:
-        if reason.choice.endswith(IN_MEMORY) and " does not fit; " in reason.because:
+        if reason.choice.endswith(IN_MEMORY) and " does not fit" in reason.because:
             return reason.because.partition(";")[0]
     first = plan.reasons[0]
-    asked = first.source == "the request" and len(plan.reasons) > 1
-    return (plan.reasons[1] if asked else first).because
+    of_format = first.choice == plan.format and len(plan.reasons) > 1  # the type says more
+    return (plan.reasons[1] if of_format else first).because
 
 
 def _types(plan: Plan) -> tuple[tuple[str, int, int, int], ...]:

@@ -17,7 +17,7 @@ from pathlib import PurePath
 from bitwright.core.choices import ArtifactFormat
 from bitwright.core.plan import DeviceFacts, ModelFacts
 from bitwright.facts.folder_types import FOLDERS
-from bitwright.planner.decide import capability_of
+from bitwright.planner.capability import capability_of
 from bitwright.planner.deployment import SIXTEEN_BIT, Deployment
 from bitwright.planner.engine_names import LMDEPLOY as LMDEPLOY
 from bitwright.planner.engine_names import OLLAMA as OLLAMA
@@ -149,8 +149,15 @@ def _vllm(serving: Serving) -> tuple[str, ...]:
     if serving.memory_fraction is not None:
         line += ["--gpu-memory-utilization", f"{serving.memory_fraction:.2f}"]
     if serving.speculation is not None:
-        line += ["--speculative-config", json.dumps(_vllm_speculation(serving.speculation), separators=(",", ":"))]
+        line += speculation_words(serving, serving.speculation)
     return (*line, *kv_cache_words(serving.engine, serving.kv_cache))
+
+
+def speculation_words(serving: Serving, speculation: Speculation) -> list[str]:
+    """How an engine is told to speculate on its line; empty for one that reads it elsewhere."""
+    if serving.engine == VLLM:
+        return ["--speculative-config", json.dumps(_vllm_speculation(speculation), separators=(",", ":"))]
+    return _sglang_speculation(speculation) if serving.engine == SGLANG else []
 
 
 def _vllm_speculation(speculation: Speculation) -> dict[str, str | int]:
@@ -170,7 +177,7 @@ def _sglang(serving: Serving) -> tuple[str, ...]:
     if serving.memory_fraction is not None:
         line += ["--mem-fraction-static", f"{serving.memory_fraction:.2f}"]
     if serving.speculation is not None:
-        line += _sglang_speculation(serving.speculation)
+        line += speculation_words(serving, serving.speculation)
     return (*line, *kv_cache_words(serving.engine, serving.kv_cache))
 
 

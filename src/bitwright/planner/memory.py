@@ -19,6 +19,8 @@ from bitwright.planner.engine_names import SGLANG as SGLANG
 from bitwright.planner.engine_names import VLLM as VLLM
 from bitwright.planner.serving_memory import device_memory
 
+FULL = 0.95  # of what an engine may take
+
 
 def serving_memory(
     facts: ModelFacts, tensors: tuple[TensorPlan, ...], device: DeviceFacts, *, engine: str, format: ArtifactFormat,
@@ -59,3 +61,8 @@ def one_request(
 def fits(memory: Memory) -> bool:
     """Whether the prediction stays within what is available."""
     return memory.total <= memory.available
+
+
+def fills(total: float, available: int) -> bool:
+    """Whether so much leaves nothing for longer requests."""
+    return total > FULL * available

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bitwright.api.service import planned_line
 from bitwright.cli import quantize, ship
 from bitwright.core.documents import read_document
 from bitwright.core.plan import Plan
@@ -84,6 +85,24 @@ def test_everything_that_quantize_decides_ship_decides_too() -> None:
     assert made.items() <= shipped.items()
 
 
+def test_what_is_wished_is_served_and_another_wish_keeps_the_artifact(
+    run: Run, words: list[object], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    quick = [*words, "--type", "Q8_0", "--no-serve", "--quiet", "--prompt-tokens", "64", "--output-tokens", "64"]
+    assert run(*quick, "--concurrency", "2", "--context", "128").code in (0, 1, 4)
+    gguf = next(out.glob("*.gguf"))
+    assert planned_line(gguf)[3:] == ("--context", "256", "--parallel", "2")
+    assert "What it was chosen from" not in (out / "report.html").read_text()  # one type was named: nothing to compare
+    made, wish = gguf.stat().st_mtime_ns, tmp_path / "wish.yaml"
+    wish.write_text("concurrency: 3\nserved-cache: q8_0\n")
+    answer = run(*quick, "--wish", wish, "--context", "128", "--json")
+    assert answer.code in (0, 1, 4), answer.err
+    assert "--parallel 3 --kv-cache q8_0" in msgspec.json.decode(answer.out, type=ShipRecord).launch
+    assert planned_line(gguf)[3:] == ("--context", "384", "--parallel", "3", "--kv-cache", "q8_0")
+    assert gguf.stat().st_mtime_ns == made
+
+
 def test_a_plan_is_shipped(run: Run, tiny: Path, text: Path, judged: Path, tmp_path: Path) -> None:
     plan, out = tmp_path / "plan.json", tmp_path / "out"
     asked = ["--format", "gptq", "--bits", "4", "--group-size", "32", "--act-order", "group"]
@@ -96,6 +115,7 @@ def test_a_plan_is_shipped(run: Run, tiny: Path, text: Path, judged: Path, tmp_p
     assert answer.code in (0, 1, 4), answer.err
     assert read_document(Plan, out / "plan.json").act_order == "group"
     check(run(*words, "--use-case", "code"), 2, "--use-case and --plan")
+    check(run(*words, "--user-speed", "9"), 2, "--user-speed and --plan")
 
 
 def test_a_dry_run_of_ship_writes_nothing(run: Run, words: list[object], tmp_path: Path) -> None:

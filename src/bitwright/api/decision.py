@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from bitwright.core.documents import read_document, write_document
 from bitwright.core.errors import MismatchError, UsageError
 from bitwright.core.plan import CalibrationPlan, Override, Plan
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 PLAN_FILE = "plan.json"
 GROUP_SIZE = 128
 CONTEXT = 4096
+SERVED = ("device", "engine", "launch", "memory", "target", "ranking", "reasons", "warnings")  # not of the artifact
 
 
 def make_plan(
@@ -138,6 +141,8 @@ def write_plan_page(plan: Plan, path: Path) -> None:
 def settle(plan: Plan, out: Path) -> Plan:
     """Write `out/plan.json`, or return the one that is there when it means the same work.
 
+    The same artifact may be served otherwise than when it was begun: that part is the newer plan's.
+
     Raises `MismatchError` when `out` was begun with another plan.
     """
     path = out / PLAN_FILE
@@ -150,6 +155,11 @@ def settle(plan: Plan, out: Path) -> Plan:
         raise MismatchError(
             f"`{out}` was begun with another plan: {difference}", hint="choose another --out, or remove that folder"
         )
+    if begun.launch == plan.launch:
+        return begun
+    served = {name: getattr(plan, name) for name in SERVED}
+    begun = msgspec.structs.replace(begun, **served)
+    write_document(begun, path)
     return begun
 
 

@@ -42,8 +42,13 @@ def serve(
 
 
 def planned_line(path: Path) -> tuple[str, ...]:
-    """The launch line of the plan that an artifact was made by; empty where no readable record lies beside it."""
+    """The launch line of the plan that an artifact was made by; empty where no readable record lies beside it.
+
+    `plan.json` goes before the record: the same artifact may have been planned for another load since.
+    """
+    from bitwright.api.decision import PLAN_FILE, what_differs
     from bitwright.core.documents import read_document
+    from bitwright.core.plan import Plan
     from bitwright.core.records import QuantRecord
 
     folder = path if path.is_dir() else path.parent
@@ -51,7 +56,13 @@ def planned_line(path: Path) -> tuple[str, ...]:
         record = read_document(QuantRecord, folder / QUANT_FILE)
     except BitwrightError:
         return ()
-    return record.plan.launch if path.is_dir() or path.name in {file.name for file in record.files} else ()
+    if not path.is_dir() and path.name not in {file.name for file in record.files}:
+        return ()
+    try:
+        newer = read_document(Plan, folder / PLAN_FILE)
+    except BitwrightError:
+        return record.plan.launch
+    return record.plan.launch if what_differs(record.plan, newer) else newer.launch
 
 
 def why_not_served(format: ArtifactFormat) -> str | None:

@@ -11,6 +11,7 @@ import dataclasses
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bitwright.api.decision import make_plan, settle
 from bitwright.api.devices import check_device, device_for
@@ -27,6 +28,9 @@ from bitwright.core.errors import BitwrightError, MismatchError, UsageError
 from bitwright.core.plan import CalibrationPlan, Override, Plan
 from bitwright.core.protocols import SILENT, Progress
 from bitwright.core.records import QuantRecord, ShipRecord, SpeedRecord, ValidationRecord
+
+if TYPE_CHECKING:
+    from bitwright.planner.wish import Wish
 
 VALIDATION_FILE, REPORT_FILE = "validation.json", "report.html"
 # From fewer bits to more, as GGUF presets and as compressed-tensors labels.
@@ -60,6 +64,7 @@ def ship(
     lora: Path | str | None = None,
     calibration: CalibrationPlan | None = None,
     plan: Plan | None = None,
+    wish: Wish | None = None,
     text: EvaluationText | None = None,
     once: bool = False,
     keep_float: bool = False,
@@ -68,7 +73,8 @@ def ship(
 ) -> ShipRecord:
     """Make, prove, measure and report an artifact of `model` in `out`; with `once`, also serve it and ask one question.
 
-    What is not given is planned; a `plan` decides alone, and what would go into one is not looked at. Speed is measured
+    What is not given is planned, for the load and limits of the `wish`; a `plan` decides alone, and what would go into
+    one is not looked at. Speed is measured
     for formats that an engine on this machine runs; where that fails, the record has none. Raises what the other steps
     raise, and `MismatchError` when `out` was begun with something else.
     """
@@ -84,6 +90,7 @@ def ship(
         overrides=overrides,
         lora=lora,
         calibration=calibration,
+        wish=wish,
         progress=progress,
     )
     if not is_made(out):

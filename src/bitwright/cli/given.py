@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from bitwright.cli.wished import WISHES
 from bitwright.core.documents import read_document
 from bitwright.core.errors import UsageError
 from bitwright.core.plan import Plan
@@ -35,13 +36,18 @@ DECISIONS = (
     "length",
     "seed",
     "force",
+    "context",
+    *WISHES,
+    "served_cache",
+    "engine",
+    "wish",
 )
 
 
-def given_plan(plan: Path, context: typer.Context) -> Plan:
+def given_plan(plan: Path, command: typer.Context) -> Plan:
     """The plan. Raises `UsageError` for a flag beside it that would be ignored, or would contradict it."""
     for name in DECISIONS:
-        source = context.get_parameter_source(name)
+        source = command.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(

@@ -29,7 +29,7 @@ BASE_TYPE = "Q4_K_M"  # what a byte budget starts from
 
 
 def run(
-    context: typer.Context,
+    command: typer.Context,
     model: options.Model,
     out: options.Out,
     format: options.Format = None, type: options.Type = None,
@@ -59,7 +59,7 @@ def run(
     bars, target = progress(quiet), (target_size, target_bpw)
     check_device(device)
     if plan is not None:
-        made = given_plan(plan, context)
+        made = given_plan(plan, command)
     else:
         whole, overrides = _types(type, keep, format, budget=target != (None, None))
         made = api.plan(

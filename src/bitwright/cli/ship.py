@@ -10,7 +10,7 @@ import typer
 
 from bitwright import api
 from bitwright.api.budget import before_sharing
-from bitwright.api.decision import explain
+from bitwright.api.decision import CONTEXT, explain
 from bitwright.api.devices import check_device
 from bitwright.api.making import calibration_plan
 from bitwright.api.preflight import is_made, preflight
@@ -24,8 +24,10 @@ from bitwright.cli.parsing import group_size_of, overrides_of, target_bytes
 from bitwright.cli.progress import progress
 from bitwright.cli.serve import serve_until_signal
 from bitwright.cli.verdicts import EXIT_CODES
+from bitwright.cli.wished import path_of, wish_in
 from bitwright.core.device_request import CPU
-from bitwright.core.plan import ArtifactFormat
+from bitwright.core.plan import ArtifactFormat, Plan
+from bitwright.core.protocols import Progress
 from bitwright.core.records import ShipRecord
 
 EPILOG = """\b
@@ -34,13 +36,14 @@ Examples:
   bitwright ship ./Llama-3.2-1B --out out --use-case code --text code.txt --no-serve
   bitwright ship ./Llama-3.2-1B --out out --type Q5_K_M --effort best --once --json
   bitwright ship ./Llama-3.2-1B --out out --type FP8_DYNAMIC --dry-run
+  bitwright ship ./Llama-3.2-1B --out out --concurrency 4 --user-speed 10 --aim cost
 DIR holds plan.json, the artifact, quant.json, validation.json, speed.json and report.html.
 Interrupted? The same command goes on where it stopped.
 Exit codes: 0 PASS, 1 FAIL (nothing is served), 4 INCONCLUSIVE."""
 
 
 def run(
-    context: typer.Context,
+    command: typer.Context,
     model: options.Model,
     out: options.Out,
     target: options.Target = "auto", use_case: options.UseCase = "chat",
@@ -55,6 +58,13 @@ def run(
     observer: options.Observer = None, percentile: options.Percentile = None,
     bits: options.Bits = None, group_size: options.GroupSize = "128", asymmetric: options.Asymmetric = False,
     vision: options.Vision = None, projector: options.Projector = None,
+    context: options.Context = CONTEXT,
+    workload: options.Workload = None, concurrency: options.Concurrency = None, arrivals: options.Arrivals = None,
+    prompt_tokens: options.PromptTokens = None, output_tokens: options.OutputTokens = None,
+    shared_prefix: options.SharedPrefix = None, served_cache: options.ServedCache = None,
+    ttft: options.Ttft = None, user_speed: options.UserSpeed = None, throughput: options.Throughput = None,
+    floor: options.Floor = None, aim: options.Aim = None, engine: options.Engine = None, price: options.Price = None,
+    wish: options.WishFile = None,
     imatrix: options.Imatrix = None, calibration: options.Calibration = None,
     samples: options.Samples = 64, length: options.Length = 512,
     seed: options.Seed = 0, force: options.Force = False,
@@ -71,19 +81,8 @@ def run(
     bars = progress(quiet)
     check_device(device)
     judged = EvaluationText(files=tuple(text or ()), windows=windows, length=window_length, seed=seed)
-    if plan is not None:
-        made = given_plan(plan, context)
-        check_judging(made.calibration, judged)
-    else:
-        whole, overrides = overrides_of(type, keep)
-        spec = calibration_plan(calibration or (), samples, length, seed, imatrix=imatrix)
-        check_judging(spec, judged)
-        made = api.plan(
-            model, target=target, use_case=use_case, format=format, type=whole, overrides=overrides, lora=lora,
-            method=method, effort=effort, act_order=act_order, kv_cache=kv_cache, observer=observer,
-            percentile=percentile, bits=bits, group_size=group_size_of(group_size), symmetric=not asymmetric,
-            vision=vision, projector=projector, few_bits=force, saturate=force, calibration=spec, progress=bars,
-        )  # fmt: skip
+    made = given_plan(plan, command) if plan is not None else _planned(command, bars)
+    check_judging(made.calibration, judged)
     size = target_bytes(target_size, target_bpw, made.model.parameters) if target_size or target_bpw else None
     foreseen = made if size is None else before_sharing(made, out, size)
     found, silent = preflight(foreseen, out, text=judged, device=device), quiet or is_made(out)
@@ -102,6 +101,22 @@ def run(
 
 
 run.__name__ = "ship"
+
+
+def _planned(command: typer.Context, bars: Progress) -> Plan:
+    """What the flags ask for, of artifact, load and limits."""
+    said = command.params
+    whole, overrides = overrides_of(said["type"], said["keep"])
+    text = said["calibration"] or (), said["samples"], said["length"], said["seed"]
+    return api.plan(
+        said["model"], target=said["target"], use_case=said["use_case"], format=said["format"], type=whole,
+        overrides=overrides, lora=path_of(said["lora"]), method=said["method"], effort=said["effort"],
+        act_order=said["act_order"], kv_cache=said["kv_cache"], observer=said["observer"],
+        percentile=said["percentile"], bits=said["bits"], group_size=group_size_of(said["group_size"]),
+        symmetric=not said["asymmetric"], vision=said["vision"], projector=said["projector"], few_bits=said["force"],
+        saturate=said["force"], calibration=calibration_plan(*text, imatrix=path_of(said["imatrix"])),
+        context=said["context"], wish=wish_in(command), progress=bars,
+    )  # fmt: skip
 
 
 def _can_serve(record: ShipRecord, format: ArtifactFormat) -> bool:

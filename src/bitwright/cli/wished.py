@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -27,8 +28,13 @@ WISHES = (
 )
 
 
-def wish_in(context: typer.Context) -> Wish:
+def wish_in(command: typer.Context) -> Wish:
     """What the command line says, over what its `--wish` file says. Raises as `api.decision.wish_of` does."""
-    given = context.params
+    given = command.params
     said = {name: given[name] for name in WISHES}
-    return wish_of(given["wish"], **said, engine=tuple(given["engine"] or ()), kv_cache=given["served_cache"])
+    return wish_of(path_of(given["wish"]), **said, engine=tuple(given["engine"] or ()), kv_cache=given["served_cache"])
+
+
+def path_of(word: str | None) -> Path | None:
+    """A path among a command's parameters, where it is still a word."""
+    return None if word is None else Path(word)

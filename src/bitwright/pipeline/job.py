@@ -25,13 +25,15 @@ from bitwright.core.atomic import atomic_file, sha256_file
 from bitwright.core.device_request import CPU
 from bitwright.core.documents import Document, Record, read_document, to_json, write_document
 from bitwright.core.errors import BitwrightError, EnvironmentFault, InputError, MismatchError, from_os_error
-from bitwright.core.plan import Plan
+from bitwright.core.plan import DeviceFacts, Memory, Plan
 from bitwright.core.provenance import version
 from bitwright.core.records import TensorRecord
 
 WORK = ".work"
 PREPARED = ".prepared"  # what was taken before the run (preparation.py)
 JOB, TOKENS = "job.json", "tokens.npy"
+NOWHERE = DeviceFacts(name="", kind="cpu", memory_bytes=0)
+NOTHING = Memory(weights=0, kv_cache=0, overhead=0, total=0, available=0, context=0)
 
 
 class UnitRecord(Record, frozen=True, kw_only=True):
@@ -192,9 +194,14 @@ class Job:
 
 
 def identity(plan: Plan) -> str:
-    """What makes two runs the same run: the plan, but for where model and adapter lie, and our version."""
+    """What makes two runs the same run: our version, and the plan, but for where model and adapter lie and how the
+    artifact will be served."""
     model = msgspec.structs.replace(plan.model, path="", adapter="")
-    return hashlib.sha256(version().encode() + to_json(msgspec.structs.replace(plan, model=model))).hexdigest()
+    work = msgspec.structs.replace(
+        plan, model=model, device=NOWHERE, engine="", launch=(), memory=NOTHING, target=None, ranking=None, reasons=(),
+        warnings=(),
+    )  # fmt: skip
+    return hashlib.sha256(version().encode() + to_json(work)).hexdigest()
 
 
 def _save(path: Path, values: NDArray[Any]) -> None:

@@ -16,12 +16,13 @@ from bitwright.core.choices import Reason
 from bitwright.core.devices import DeviceFacts
 from bitwright.core.errors import EnvironmentFault
 from bitwright.core.machine import MachineCalibration
-from bitwright.core.plan import ModelFacts, Plan
+from bitwright.core.plan import Memory, ModelFacts, Plan
 from bitwright.core.ranking import Option, Ranking
 from bitwright.core.target import Target
 from bitwright.planner.contenders import contenders
 from bitwright.planner.decide import Candidate, Decision
 from bitwright.planner.layouts import Layout
+from bitwright.planner.memory import serving_memory
 from bitwright.planner.ranking import Sizes, rank
 from bitwright.planner.request import Request
 from bitwright.planner.rules import Guidance
@@ -36,6 +37,7 @@ class Answer:
     target: Target
     ranking: Ranking
     decided: bool  # by the ranking
+    said: bool  # whether the wish says anything: then the artifact is served as its row of the ranking says
 
 
 def answer(
@@ -55,24 +57,54 @@ def answer(
     strict = wish.floor is not None
     found = rank(facts, goal, candidates, sizes, rules=rules, strict_floor=strict, calibration=machine)
     if decision.named or not wish.decides:
-        return Answer(decision=decision, target=goal, ranking=found, decided=False)
+        return Answer(decision=decision, target=goal, ranking=found, decided=False, said=wish.decides)
     if not found.options:
         raise _nothing_left(found, goal)
     first = _candidate_of(found.options[0], candidates)
     reasons = _because(found.options[0], goal)
     return Answer(
         decision=dataclasses.replace(decision, candidates=(first,), named=True, reasons=reasons),
-        target=goal, ranking=found, decided=True,
+        target=goal, ranking=found, decided=True, said=True,
     )  # fmt: skip
 
 
 def with_answer(plan: Plan, found: Answer) -> Plan:
-    """The plan with its target and ranking; where the ranking decided, served as its first says."""
+    """The plan with its target and ranking, served on the devices of its row; as the row says where anything was
+    asked. A type that was named and refused is planned with a warning."""
     plan = msgspec.structs.replace(plan, target=found.target, ranking=found.ranking)
-    if not found.decided:
+    if found.decided:
+        first = found.ranking.options[0]
+        plan = msgspec.structs.replace(plan, engine=first.engine, launch=first.launch)
+    way = plan.way
+    if way is None:
+        missed = [entry.because for entry in found.ranking.refused if entry.label == f"{plan.type} in {plan.engine}"]
+        warnings = [f"{plan.type} in {plan.engine} would not be offered: {because}" for because in missed if found.said]
+        return msgspec.structs.replace(plan, warnings=(*plan.warnings, *warnings))
+    if found.said:
+        memory = _in_service(way, min(found.target.context, plan.model.context))
+        return msgspec.structs.replace(plan, engine=way.engine, launch=way.launch, memory=memory)
+    each = way.devices // way.replicas
+    if each == plan.device.count:
         return plan
-    first = found.ranking.options[0]
-    return msgspec.structs.replace(plan, engine=first.engine, launch=first.launch)
+    device = msgspec.structs.replace(plan.device, count=each)
+    memory = serving_memory(
+        plan.model, plan.tensors, device, engine=plan.engine, format=plan.format, context=plan.memory.context
+    )
+    return msgspec.structs.replace(plan, memory=memory)
+
+
+def _in_service(way: Option, context: int) -> Memory:
+    """Of all devices of one replica, each as full as the fullest; what is an interval at its upper end."""
+    each, held = way.devices // way.replicas, way.memory
+    beside = int((held.activations + held.overhead).high)
+    return Memory(
+        weights=held.weights * each,
+        kv_cache=held.kv_cache * each,
+        overhead=beside * each,
+        total=(held.weights + held.kv_cache + beside) * each,
+        available=held.available * each,
+        context=context,
+    )
 
 
 def replica_layout(found: Answer | None, candidate: Candidate, count: int) -> Layout:

@@ -52,7 +52,9 @@ def with_kv_cache(plan: Plan, wanted: str | None) -> Plan:
         last = max(number for number, entry in enumerate(entries) if entry.name.startswith(prefix))
         entries[last + 1 : last + 1] = [_scale(name) for name in cache_scale_names(plan.format, layer)]
     tensors = tuple(entries)
-    cache = plan.memory.kv_cache // 2
+    words = kv_cache_words(plan.engine, wanted)
+    halved = words[0] not in plan.launch  # else the ranking took such a cache already, and counted it so
+    cache = plan.memory.kv_cache // (2 if halved else 1)
     memory = msgspec.structs.replace(
         plan.memory, kv_cache=cache, total=plan.memory.total - plan.memory.kv_cache + cache
     )
@@ -64,7 +66,7 @@ def with_kv_cache(plan: Plan, wanted: str | None) -> Plan:
         "the cache is rounded where an engine is started with --kv-cache-dtype fp8; "
         "the verdict of `validate` leaves it in full precision"
     )
-    launch = (*plan.launch, *kv_cache_words(plan.engine, wanted))
+    launch = (*plan.launch, *words) if halved else plan.launch
     return msgspec.structs.replace(
         plan, kv_cache="fp8", tensors=tensors, memory=memory, launch=launch,
         file_bytes=safetensors_bytes(tensors, parts_of(plan.format)), bits_per_weight=bits_per_weight(tensors),

@@ -43,7 +43,7 @@ class Wish(Record, frozen=True, kw_only=True, rename="kebab"):
     floor: float | None = None  # rise of perplexity
     aim: Aim | None = None
     engine: tuple[str, ...] = ()
-    kv_cache: CacheType | None = None
+    kv_cache: CacheType | None = msgspec.field(default=None, name="served-cache")  # a plan has a --kv-cache of its own
     price: float | None = None  # dollars per hour of one device
 
     @property

@@ -57,6 +57,7 @@ check: setup
 	$(BIN)/python scripts/make_cells_docs.py --check
 	$(BIN)/python scripts/make_facts_docs.py --check
 	$(BIN)/python scripts/make_engine_docs.py --check
+	$(BIN)/python scripts/make_handbook_docs.py --check
 
 format: setup
 	$(BIN)/ruff format
@@ -67,6 +68,7 @@ docs: setup
 	$(BIN)/python scripts/make_cells_docs.py
 	$(BIN)/python scripts/make_facts_docs.py
 	$(BIN)/python scripts/make_engine_docs.py
+	$(BIN)/python scripts/make_handbook_docs.py
 
 loaders: $(LOADERS)/.bitwright-ready
 

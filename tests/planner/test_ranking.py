@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
 
 import msgspec
 import pytest
@@ -16,12 +15,11 @@ from bitwright.core.plan import ModelFacts, Plan
 from bitwright.facts.catalogue import catalogue_facts, row_of_model
 from bitwright.facts.engine_options import problems
 from bitwright.facts.hardware import find_device
-from bitwright.planner import build
 from bitwright.planner.build import make_plan
-from bitwright.planner.decide import Candidate
 from bitwright.planner.quality import quality
 from bitwright.planner.wish import Wish
 
+pytestmark = pytest.mark.usefixtures("sizes_once")
 DEVICES = ("h100-sxm", "h100-sxm:4", "a100-80-sxm:2", "rtx4090", "rtx3090:2", "t4", "l40s", "b200-sxm", "apple-m2-max")
 MODELS = ("llama-3.2-1b", "llama-2-7b", "llama-3.1-8b", "llama-2-13b", "llama-3.1-70b", "mixtral-8x7b", "qwen3-32b")
 
@@ -136,22 +134,6 @@ wishes = st.fixed_dictionaries(
 )
 targets = {"model": st.sampled_from(MODELS), "device": st.sampled_from(DEVICES), "said": wishes}
 COUNTS = [25, pytest.param(200, marks=pytest.mark.slow)]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _sizes_once() -> Iterator[None]:
-    """Bytes of a model in a type are the same on every device: laid out once for all examples."""
-    whole, known = build._sizes, dict[tuple[str, Candidate], object]()
-
-    def sizes(facts: ModelFacts, overrides: object, parts: object, candidate: Candidate) -> object:
-        key = (facts.path, candidate)
-        if key not in known:
-            known[key] = whole(facts, overrides, parts, candidate)  # type: ignore[arg-type]
-        return known[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "_sizes", sizes)
-        yield
 
 
 @pytest.mark.parametrize("count", COUNTS)

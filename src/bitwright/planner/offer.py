@@ -18,6 +18,7 @@ from bitwright.planner.deployment import SIXTEEN_BIT, Deployment
 from bitwright.planner.engine_fit import is_quantized
 from bitwright.planner.engine_names import LLAMA_CPP
 from bitwright.planner.launch import Speculation, launch_line, serving_of, speculation_words
+from bitwright.planner.memory import fills
 from bitwright.planner.rules import Guidance, draft_for
 from bitwright.planner.tensors import bits_per_weight
 
@@ -35,10 +36,16 @@ class Placed:
     speed: Speed | None
 
     @property
-    def order(self) -> tuple[float, float]:
-        """Fewest devices, then the shortest request; where latency is the aim, the other way round."""
+    def full(self) -> bool:
+        """Whether nothing is left for longer requests."""
+        return fills(self.memory.total.high, self.memory.available)
+
+    @property
+    def order(self) -> tuple[float, ...]:
+        """Room first, then fewest devices, then the shortest request; where latency is the aim, that before devices."""
         devices, seconds = self.deployment.devices, request_seconds(self.speed, self.deployment.target)
-        return (seconds, devices) if self.deployment.target.aim == "latency" else (devices, seconds)
+        pair = (seconds, devices) if self.deployment.target.aim == "latency" else (devices, seconds)
+        return (self.full, *pair)
 
 
 def request_seconds(rate: Speed | None, target: Target) -> float:

@@ -2,8 +2,8 @@
 
 A way is refused when its engine does not load it on the device, when its memory at the upper end of the prediction is
 not there, when its expected figures miss a limit that was asked for, or its expected loss a floor that was asked for.
-Of one type in one engine the layout is kept that meets the limits on the fewest devices; with a smaller cache of keys
-and values, too, where that takes fewer devices.
+Of one type in one engine the layout is kept that meets the limits on the fewest devices and leaves room; with a smaller
+cache of keys and values, too, where that takes fewer devices.
 
     balanced   in the order of the handbooks' rules (rules.py), then what meets the floor, then time times devices
     cost       dollars for a million tokens, devices times time where there is no price
@@ -165,7 +165,8 @@ def _best(
     best: Placed | None = None
     missed: Refused | None = None
     for layout in known:
-        if best is not None and best.deployment.devices < layout.devices and wish.target.aim != "latency":
+        enough = best is not None and not best.full and best.deployment.devices < layout.devices
+        if enough and wish.target.aim != "latency":
             break
         spread = dataclasses.replace(wish, tensor_parallel=layout.tensor, pipeline_parallel=layout.pipeline)
         placed = _placed(spread, calibration)

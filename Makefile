@@ -2,6 +2,7 @@
 # make test    everything that can be checked in minutes without a network or a GPU
 # make check   format, lint, types, import rule, sizes, fresh help pages
 # make loaders an environment with GPTQModel and vLLM, which the tests of formats load our files into (4 GB)
+# make wheels  unpacks SGLang and LMDeploy, which do not install without a GPU, for their parsers of launch lines
 # make cells   every method in every format in every loader, and the page of it (docs/reference/cells.md)
 # make bench   comparisons with other tools (bench/README.md says what they need)
 # make clean   remove what make has built; downloads of pip stay in its own cache
@@ -14,6 +15,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.bitwright-ready
 DEMO   ?= build/demo
 LOADERS ?= .venv-loaders
+WHEELS ?= .engine-wheels
 # 8192 tokens that the model writes itself take a minute on two cores; the command's own default is 32768.
 DEMO_FLAGS ?= --samples 32 --length 256
 # torch comes first and pinned: an open range would fetch several GB of CUDA builds on Linux. Where the plain package is
@@ -21,7 +23,7 @@ DEMO_FLAGS ?= --samples 32 --length 256
 TORCH  ?= torch==2.13.0
 GPTQMODEL := gptqmodel==7.4.0
 
-.PHONY: demo test check format loaders cells bench docs clean help setup
+.PHONY: demo test check format loaders wheels cells bench docs clean help setup
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -81,6 +83,14 @@ $(LOADERS)/.bitwright-ready: tests/cells/loaders.txt
 	  --no-build-isolation $(GPTQMODEL)
 	@touch $@
 
+wheels: $(WHEELS)/.bitwright-ready
+
+$(WHEELS)/.bitwright-ready: tests/facts/wheels.txt | setup
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest $(WHEELS) -r tests/facts/wheels.txt
+	for wheel in $(WHEELS)/*.whl; do name=$${wheel##*/}; \
+	  $(BIN)/python -m zipfile -e $$wheel $(WHEELS)/$${name%%-*} && rm $$wheel || exit 1; done
+	@touch $@
+
 cells: setup loaders
 	BITWRIGHT_LOADERS=$(LOADERS)/bin/python BITWRIGHT_RECORD_CELLS=1 $(BIN)/python -m pytest -q -m slow tests/cells
 	$(BIN)/python scripts/make_cells_docs.py
@@ -94,4 +104,4 @@ bench: setup
 	  --json bench/results/llama_quantize_$(notdir $(MODEL)).json
 
 clean:
-	rm -rf build dist $(VENV) $(LOADERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf build dist $(VENV) $(LOADERS) $(WHEELS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

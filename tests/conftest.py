@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from bitwright.facts.engine_options import problems
+from bitwright.planner import launch
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is loaded
 settings.register_profile("ci", derandomize=True, deadline=None, database=None)
 settings.load_profile("ci")
@@ -34,6 +37,29 @@ def _guarded(real: Callable[[socket.socket, Any], Any]) -> Callable[[socket.sock
         return real(self, address)
 
     return connect
+
+
+@pytest.fixture(scope="session", autouse=True)
+def lines_are_taken() -> Iterator[None]:
+    """Every launch line of every plan in the tests is held against the recorded options of its engine."""
+    with pytest.MonkeyPatch.context() as patch:
+        for engine, write, words in (("vllm", "_vllm", 2), ("sglang", "_sglang", 2), ("tensorrt-llm", "_tensorrt_llm", 1),
+                                     ("lmdeploy", "_lmdeploy", 3)):  # fmt: skip
+            patch.setattr(launch, write, _judged(engine, getattr(launch, write), words))
+        yield
+
+
+def _judged(engine: str, real: Callable[[Any], tuple[str, ...]], words: int) -> Callable[[Any], tuple[str, ...]]:
+    seen: set[tuple[str, ...]] = set()
+
+    def line(serving: Any) -> tuple[str, ...]:
+        found = real(serving)
+        if found not in seen:
+            seen.add(found)
+            assert problems(engine, found[words:]) == [], found
+        return found
+
+    return line
 
 
 @pytest.fixture(autouse=True)

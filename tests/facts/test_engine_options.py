@@ -10,11 +10,13 @@ import pytest
 from bitwright.facts.engine_options import FILES, FOLDER, engine_options, problems
 from facts.engine_parsers import ask, python_of
 
+SLOW = [pytest.param(engine, marks=pytest.mark.slow) for engine in ("vllm", "sglang", "lmdeploy")]
 
-@pytest.mark.parametrize("engine", ["llama.cpp", pytest.param("vllm", marks=pytest.mark.slow)])
+
+@pytest.mark.parametrize("engine", ["llama.cpp", *SLOW])
 def test_what_was_recorded_is_what_is_installed(engine: str) -> None:
     if python_of(engine) is None:
-        pytest.skip("no environment for loaders here (`make loaders`)")
+        pytest.skip("the engine is not here (`make loaders wheels`)")
     recorded = json.loads((FOLDER / f"{FILES[engine]}.json").read_text())
     found = ask(engine)
     assert found["version"] == recorded["version"], "record anew with scripts/record_engine_options.py"

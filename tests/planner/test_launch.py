@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 
 import pytest
+from typer.main import get_command
 
+from bitwright import api
+from bitwright.cli.app import app
 from bitwright.core.choices import ArtifactFormat
-from bitwright.core.plan import DeviceFacts
+from bitwright.core.plan import DeviceFacts, Plan
+from bitwright.core.ranking import Option
 from bitwright.core.target import QualityFloor, Target, Workload
 from bitwright.core.units import GIB
 from bitwright.facts.engine_options import problems
@@ -28,6 +33,7 @@ from bitwright.planner.launch import (
     serving_of,
 )
 from bitwright.planner.memory import LLAMA_CPP, SGLANG, VLLM
+from bitwright.planner.wish import Wish
 from facts.engine_parsers import ask, python_of
 from model_shapes import shaped_facts
 
@@ -41,6 +47,34 @@ FORMATS: dict[str, tuple[ArtifactFormat, ...]] = {
     TENSORRT_LLM: ("modelopt", "fp8"),
     LMDEPLOY: tuple(LMDEPLOY_FORMATS),
 }
+
+
+WRONG = {
+    VLLM: [("m", "--swap-space", "4"), ("m", "--kv-cache-dtype", "int7")],
+    SGLANG: [("--model-path", "m", "--kv-cache-dtype", "int7")],
+    LMDEPLOY: [("m", "--model-format", "gguf7")],
+}
+PLANNED: tuple[tuple[str, str, dict[str, object]], ...] = (
+    ("llama-3.1-70b", "h100-sxm:4", {"concurrency": 64}),
+    ("llama-3.1-70b", "rtx3090:4", {"engine": ("vllm", "sglang"), "concurrency": 4}),
+    ("llama-3.1-8b", "t4", {"engine": ("vllm", "llama.cpp"), "workload": "rag"}),
+    ("llama-3.1-8b", "rtx4090", {"engine": ("vllm", "sglang", "llama.cpp"), "kv_cache": "fp8"}),
+    ("mixtral-8x7b", "a100-80-sxm:2", {"workload": "batch", "aim": "cost"}),
+    ("llama-3.1-70b", "h200-sxm:2", {"aim": "latency", "concurrency": 1, "user_speed": 20.0}),
+    ("qwen2.5-vl-7b", "l40s", {"workload": "vlm"}),
+    ("llama-3.1-8b", "cpu-avx2", {"concurrency": 4}),
+    ("phi-4", "b200-sxm", {"workload": "agent"}),
+)
+
+
+@functools.cache
+def plans() -> tuple[Plan, ...]:
+    """Of all kinds of devices, loads and engines."""
+    return tuple(api.plan(model, target=target, wish=Wish(**said)) for model, target, said in PLANNED)  # type: ignore[arg-type]
+
+
+def ways(plan: Plan) -> tuple[Option, ...]:
+    return () if plan.ranking is None else plan.ranking.options
 
 
 def every_serving(engine: str) -> list[Serving]:
@@ -73,11 +107,38 @@ def test_every_stock_line_is_taken_by_llama_cpp() -> None:
 
 
 @pytest.mark.slow
-def test_every_line_is_taken_by_vllm() -> None:
-    if python_of(VLLM) is None:
-        pytest.skip("no environment for loaders here (`make loaders`)")
-    lines = sorted({launch_line(serving)[2:] for serving in every_serving(VLLM)})
-    assert ask(VLLM, "--parse", lines=lines) == [None] * len(lines)
+@pytest.mark.parametrize("engine", [VLLM, SGLANG, LMDEPLOY])
+def test_every_line_is_taken_by_the_engine(engine: str) -> None:
+    if python_of(engine) is None:
+        pytest.skip("the engine is not here (`make loaders wheels`)")
+    lines = {launch_line(serving)[PREFIX[engine] :] for serving in every_serving(engine)}
+    lines |= {option.launch[PREFIX[engine] :] for plan in plans() for option in ways(plan) if option.engine == engine}
+    taken = sorted(lines)
+    assert ask(engine, "--parse", lines=taken) == [None] * len(taken)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [VLLM, SGLANG, LMDEPLOY])
+def test_the_engine_refuses_what_the_record_refuses(engine: str) -> None:
+    if python_of(engine) is None:
+        pytest.skip("the engine is not here (`make loaders wheels`)")
+    wrong = [("m", "--no-such-flag"), ("m", "--max-model-length"), *WRONG[engine]]
+    assert all(problems(engine, line) for line in wrong)
+    assert None not in ask(engine, "--parse", lines=wrong)
+
+
+def test_lines_of_plans_are_taken() -> None:
+    """What plans offer, by the records of the engines; `bitwright serve` by its own parser."""
+    found = set()
+    for plan in plans():
+        for engine, line in ((plan.engine, plan.launch), *((option.engine, option.launch) for option in ways(plan))):
+            found.add(engine)
+            if engine == LLAMA_CPP:
+                serve = get_command(app).commands["serve"]  # type: ignore[attr-defined]
+                assert serve.make_context("serve", [*line[2:]]).params["artifact"]
+            else:
+                assert problems(engine, line[PREFIX[engine] :]) == [], line
+    assert found == {VLLM, SGLANG, LLAMA_CPP}
 
 
 def test_vllm_s_line_is_complete() -> None:

@@ -80,6 +80,8 @@ def with_answer(plan: Plan, found: Answer) -> Plan:
         missed = [entry.because for entry in found.ranking.refused if entry.label == f"{plan.type} in {plan.engine}"]
         warnings = [f"{plan.type} in {plan.engine} would not be offered: {because}" for because in missed if found.said]
         return msgspec.structs.replace(plan, warnings=(*plan.warnings, *warnings))
+    more = tuple(reason for reason in way.reasons if reason not in plan.reasons)  # of settings, and of the regime
+    plan = msgspec.structs.replace(plan, reasons=(*plan.reasons, *more))
     if found.said:
         memory = _in_service(way, min(found.target.context, plan.model.context))
         return msgspec.structs.replace(plan, engine=way.engine, launch=way.launch, memory=memory)

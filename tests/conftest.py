@@ -43,8 +43,8 @@ def _guarded(real: Callable[[socket.socket, Any], Any]) -> Callable[[socket.sock
 def lines_are_taken() -> Iterator[None]:
     """Every launch line of every plan in the tests is held against the recorded options of its engine."""
     with pytest.MonkeyPatch.context() as patch:
-        for engine, write, words in (("vllm", "_vllm", 2), ("sglang", "_sglang", 2), ("tensorrt-llm", "_tensorrt_llm", 1),
-                                     ("lmdeploy", "_lmdeploy", 3)):  # fmt: skip
+        writers = {"vllm": ("_vllm", 2), "sglang": ("_sglang", 2), "tensorrt-llm": ("_tensorrt_llm", 1)}
+        for engine, (write, words) in (writers | {"lmdeploy": ("_lmdeploy", 3)}).items():
             patch.setattr(launch, write, _judged(engine, getattr(launch, write), words))
         yield
 

@@ -16,6 +16,7 @@ from bitwright.facts.catalogue import catalogue, catalogue_facts
 from bitwright.facts.corrections import corrections
 from bitwright.facts.hardware import find_device
 from bitwright.planner.build import make_plan
+from bitwright.planner.lint.plans import check_plan
 from bitwright.planner.rules import kind_of
 from bitwright.planner.wish import Wish
 
@@ -72,6 +73,7 @@ def chosen(plan: Plan) -> Option:
 def check(row: Row) -> None:
     """That we answer as the row does; under a correction that we do not, and what we say instead."""
     plan = plan_of(row)
+    assert [found.rule for found in check_plan(plan)] == [], row.at
     kind = kind_of(plan.type)
     same = kind in row.types and (not row.engines or plan.engine in row.engines)
     if row.devices:

@@ -79,7 +79,7 @@ def offered(contender: Contender, found: Placed, file_bytes: int, prior: Quality
         speed=rate,
         quality=prior,
         cost=None if rate is None else cost(placed, rate),
-        reasons=(*_figures(placed, rate), *_rules(placed, rules)),
+        reasons=(*_figures(placed, rate), *_rules(found, rules)),
     )
 
 
@@ -99,10 +99,13 @@ def _figures(placed: Deployment, rate: Speed | None) -> tuple[Reason, ...]:
     return (Reason(choice="regime", because=because, source="roofline; docs/reference/speed.md"),)
 
 
-def _rules(placed: Deployment, rules: Guidance) -> tuple[Reason, ...]:
+def _rules(way: Placed, rules: Guidance) -> tuple[Reason, ...]:
     """The rules that fired, as far as they concern this way."""
-    found = list(rules.of_type(placed.type))
+    placed, found = way.deployment, list(rules.of_type(way.deployment.type))
+    if way.full:
+        found += rules.of_setting("headroom", "full memory")
     if placed.kv_cache != SIXTEEN_BIT and placed.target.constraints.kv_cache == "auto":
+        found += rules.of_setting("full-cache", "keys and values behind others")
         asked = rules.of_setting("fp8-cache", "fp8 cache") if placed.kv_cache == "fp8" else ()
         because = "keys and values in 16 bits would not fit, or take more devices"
         found += asked or [Reason(choice=f"{placed.kv_cache} cache", because=because, source=MEMORY_RULE)]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 ARTIFACT = "{artifact}"  # stands for the path in a launch line
 REFUSED_SHOWN = 3
+KNOWN_TYPE, KNOWN_SIZE = "Q4_K", 7e9  # what people compare machines by
 VERDICT_STYLES = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
 
 
@@ -131,7 +132,7 @@ def print_imatrix(record: ImatrixRecord) -> None:
 
 
 def print_machine(found: MachineCalibration, path: str) -> None:
-    """What was measured of this machine."""
+    """What was measured of this machine, and what it comes to."""
     rows = [
         ("machine", found.device if found.cores is None else f"{found.device}, {found.cores} cores"),
         ("copies", f"{found.copy_gb_s:.1f} GB/s"),
@@ -144,6 +145,11 @@ def print_machine(found: MachineCalibration, path: str) -> None:
         ("time", format_seconds(found.seconds)),
     ]
     page = screen()
+    for cost in found.types:
+        if cost.type == KNOWN_TYPE:
+            written = f"{1e9 / (cost.decode * KNOWN_SIZE):.3g} tokens/s of a model of 7 billion weights in {KNOWN_TYPE}"
+            page.line(f"{found.device}: about {written}. Plans for this machine go by what was measured.", "bold")
+            page.line()
     page.pairs(rows)
     if found.types:
         page.table(

@@ -78,6 +78,8 @@ class Screen:
         while sheds and shown > 1 and _total(_natural(head[:shown], body)) > self.width:
             shown -= 1
         natural = _natural(head[:shown], body)
+        whole = [max(size, len(title)) for size, title in zip(natural, head, strict=False)]
+        natural = whole if _total(whole) <= self.width else natural  # heads break where room is scarce
         right = [_is_number(body, column) for column in range(shown)]
         least = [w if n else m for w, m, n in zip(natural, _least(head[:shown], body), right, strict=True)]
         widths = _fitted(natural, least, self.width)

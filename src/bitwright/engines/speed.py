@@ -13,9 +13,11 @@ Idle servers cost memory, not time: llama.cpp's threads sleep between requests.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import random
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -33,6 +35,7 @@ from bitwright.engines.llamacpp import LlamaCppServer
 
 CONTEXT_MARGIN = 16
 PROMPT_SEED = 0
+LEAST_TURNS = 3
 
 
 def measure(
@@ -43,14 +46,16 @@ def measure(
     repeats: int = 3,
     threads: int | None = None,
     pick: Callable[[Sequence[float]], float] = statistics.median,
+    seconds: float = math.inf,
     progress: Progress = SILENT,
 ) -> SpeedRecord:
     """Measure the files of `paths`, given as (name, path). Rates are medians over `repeats`, in tokens per second.
 
-    `pick` takes another one than the median: `max` is what the machine can do when nothing disturbs it. `threads`
-    defaults to the physical cores we may use. Errors as in `EngineServer.start`.
+    `pick` takes another one than the median: `max` is what the machine can do when nothing disturbs it. After
+    `seconds`, and LEAST_TURNS that count, no further turn begins. `threads` defaults to the physical cores we may use.
+    Errors as in `EngineServer.start`.
     """
-    count = threads or physical_cores()
+    count, started = threads or physical_cores(), time.monotonic()
     rates: list[list[tuple[float, float]]] = [[] for _ in paths]
     with contextlib.ExitStack() as stack:
         progress.start("measuring speed", len(paths) * (repeats + 1), "turn")
@@ -58,6 +63,8 @@ def measure(
         clients = [stack.enter_context(_open(stack, path, prompt_tokens + decode_tokens, count)) for _, path in paths]
         vocabulary = min(_vocabulary(client) for client in clients)
         for turn in range(repeats + 1):
+            if turn > LEAST_TURNS and time.monotonic() - started > seconds:
+                break
             prompt = random_prompt(turn, prompt_tokens, vocabulary)
             for client, kept in zip(clients, rates, strict=True):
                 rate = _one_turn(client, prompt, decode_tokens)
@@ -75,7 +82,7 @@ def measure(
                 decode_tokens_s=pick([decode for _, decode in kept]),
                 prompt_tokens=prompt_tokens,
                 decode_tokens=decode_tokens,
-                repeats=repeats,
+                repeats=len(kept),
             )
             for (name, path), kept in zip(paths, rates, strict=True)
         ),

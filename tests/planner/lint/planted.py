@@ -97,6 +97,12 @@ PLANTED: tuple[tuple[str, str | None, str], ...] = (
     ("plugin-needed", None, f"vllm serve Qwen/Qwen3-8B {LOCAL} --quantization bitsandbytes"),
     ("int4-compute-bound", "a100-80-sxm", f"vllm serve Qwen/Qwen3-8B-AWQ {LOCAL} --max-num-seqs 256"),
     ("no-memory", "rtx4090", f"vllm serve meta-llama/Llama-3.1-70B-Instruct {LOCAL}"),
+    ("no-memory", "rtx3090:2", f"vllm serve meta-llama/Llama-3.1-70B-Instruct {LOCAL} -tp 2"),
+    ("no-memory", "rtx4090:2", "llama-server -m Llama-3.1-70B-Q8_0.gguf -c 4096 -ngl 99 -fit off"),
+    (
+        "no-memory-for-kv", "a100-80-sxm:2",
+        f"vllm serve meta-llama/Llama-3.1-70B-Instruct {LOCAL} -tp 2 --max-model-len 131072",
+    ),
     ("no-memory-for-kv", "rtx4090", f"vllm serve meta-llama/Llama-3.1-8B-Instruct {LOCAL} --max-model-len 131072"),
     ("fraction-range", None, f"vllm serve Qwen/Qwen3-8B {LOCAL} --gpu-memory-utilization 90"),
     ("fraction-too-high", None, f"sglang serve --model-path Qwen/Qwen3-8B {LOCAL} --mem-fraction-static 0.97"),

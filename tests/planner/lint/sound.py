@@ -34,6 +34,10 @@ SOUND: tuple[tuple[str | None, str], ...] = (
     (None, f"{LLAMA} -np 1 -ngl all --load-mode mlock"),
     (None, f"{LLAMA} --spec-type draft-simple --spec-draft-model d.gguf --spec-draft-n-max 8"),
     ("rtx4090", "llama-server -m Llama-3.1-8B-Q4_K_M.gguf -c 16384 -ngl 99 -fit off"),
+    ("rtx4090:2", "llama-server -m Llama-3.1-70B-Q4_K_M.gguf -c 4096 -ngl 99 -fit off"),
+    ("a100-80-sxm:2", f"vllm serve meta-llama/Llama-3.1-70B-Instruct {LOCAL} -tp 2 --max-model-len 8192"),
+    ("a100-80-sxm:2", f"vllm serve mistralai/Mixtral-8x7B-Instruct-v0.1 {LOCAL} -tp 2 --max-model-len 16384"),
+    ("rtx4090", f"vllm serve google/gemma-3-12b-it-w4a16 {LOCAL} --max-model-len 65536"),  # windows keep it small
     (None, "lmdeploy serve api_server Qwen/Qwen3-8B-AWQ --model-format awq --quant-policy 8 --server-name 127.0.0.1"),
     (None, "OLLAMA_KV_CACHE_TYPE=q8_0\nOLLAMA_FLASH_ATTENTION=1\nOLLAMA_NUM_PARALLEL=4\n"),
     (None, "OLLAMA_CONTEXT_LENGTH=8192 ollama serve"),

@@ -49,7 +49,8 @@ def plan_served(plan: Plan) -> Served:
         kind=kind,
         bits=plan.bits_per_weight,
         facts=plan.model,
-        weights=plan.file_bytes,
+        tensors=plan.tensors,
+        format=plan.format,
         act_order=plan.act_order == "group",
         compressed=plan.format == "compressed-tensors",
     )

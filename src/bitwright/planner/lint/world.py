@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bitwright.core.errors import BitwrightError
-from bitwright.core.plan import DeviceFacts, ModelFacts
+from bitwright.core.plan import ArtifactFormat, DeviceFacts, ModelFacts, TensorPlan
 from bitwright.core.ranking import Regime
 from bitwright.facts.catalogue import catalogue, catalogue_facts
 from bitwright.facts.checkpoint import read_config
@@ -40,7 +40,8 @@ class Served:
     facts: ModelFacts | None = None
     act_order: bool = False
     compressed: bool = False  # a compressed-tensors folder
-    weights: int | None = None  # bytes, where they are known
+    tensors: tuple[TensorPlan, ...] = ()  # of an artifact that was planned
+    format: ArtifactFormat = "compressed-tensors"  # of these
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

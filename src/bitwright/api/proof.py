@@ -16,7 +16,7 @@ from bitwright.core.atomic import sha256_file
 from bitwright.core.device_request import CPU
 from bitwright.core.documents import read_document
 from bitwright.core.errors import BitwrightError, InputError, MismatchError, UsageError
-from bitwright.core.plan import ArtifactFormat, UseCase
+from bitwright.core.plan import ArtifactFormat, ModelFacts, UseCase
 from bitwright.core.protocols import SILENT, Progress, WeightSource
 from bitwright.core.records import ArtifactFile, QuantRecord, ValidationRecord
 
@@ -95,6 +95,7 @@ def validate(
     )
     if not texts:
         record = msgspec.structs.replace(record, notes=(*record.notes, SELF_NOTE))
+    record = _completed(record, original.facts, place, kind, seed)
     try:
         embed(record, place, kind)
     except BitwrightError as error:
@@ -141,6 +142,26 @@ def windows_of(
     return [windows_from_files([str(path)], folder, windows, length, seed) for path in texts]
 
 
+def _completed(
+    record: ValidationRecord, original: ModelFacts, place: Path, kind: ArtifactFormat, seed: int
+) -> ValidationRecord:
+    """The record with what identifies original, artifact and machine beside weights and libraries."""
+    from bitwright.core.units import format_bytes
+    from bitwright.facts.hardware import this_cpu
+    from bitwright.formats.settings_hash import settings_sha256
+
+    here = this_cpu()
+    machine = f"{here.name}, {here.cores} cores, {format_bytes(here.memory_bytes)}"
+    return msgspec.structs.replace(
+        record,
+        parameters=original.parameters,
+        reference_bytes=original.bytes,
+        seed=seed,
+        settings_sha256=settings_sha256(place, kind),
+        provenance=msgspec.structs.replace(record.provenance, hardware=machine),
+    )
+
+
 def files_of(place: Path, kind: ArtifactFormat) -> tuple[ArtifactFile, ...]:
     """The weight files as they are now, hashed."""
     if kind == "gguf":
@@ -166,7 +187,7 @@ def embed(record: ValidationRecord, place: Path, kind: ArtifactFormat) -> None:
     else:
         from bitwright.formats.folders.model_card import embed_summary as embed_in_card
 
-        embed_in_card(place, model_card_section(record))
+        embed_in_card(place, model_card_section(record), summary(record))
 
 
 def home(place: Path) -> Path:

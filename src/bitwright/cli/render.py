@@ -245,14 +245,35 @@ def print_inspection(found: Inspection) -> None:
         ("architecture", found.architecture),
         ("parameters", f"{found.parameters:,}"),
         ("size", f"{format_bytes(found.bytes)}, {found.bits_per_weight:.2f} bits per weight"),
-        ("validation", found.summary or "none embedded"),
+        *_carried_rows(found),
     ]
     page.pairs(rows)
+    if found.carried is not None and found.carried.changed:
+        page.line("The verdict is of other bytes: judge this artifact again with `bitwright validate`.", "bold red")
     page.table(
         ("type", "tensors", "parameters", "size"),
         [(row.type, str(row.tensors), f"{row.parameters:,}", format_bytes(row.bytes)) for row in found.types],
     )
     page.table(("key", "value"), [(key, str(value)) for key, value in found.metadata.items()])
+
+
+def _carried_rows(found: Inspection) -> list[tuple[str, str]]:
+    carried = found.carried
+    if carried is None:
+        return [("verdict", "none: a checkpoint is what artifacts are judged against")]
+    if carried.verdict is None:
+        return [("verdict", carried.said)]
+    since = f" since it was judged{f' on {carried.created[:10]}' if carried.created else ''}"
+    words = {
+        "unchanged": f"unchanged{since}",
+        "changed": f"CHANGED{since}",
+        "unknown": "not compared with those that were judged",
+    }
+    return [
+        ("verdict", carried.said),
+        ("weights", words[carried.weights]),
+        ("settings", words[carried.settings]),
+    ]
 
 
 def print_facts(told: FactTable) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import functools
+import hashlib
 import os
 import platform
+from pathlib import Path
 
 from bitwright.core.records import Provenance
 
@@ -22,7 +25,18 @@ def provenance() -> Provenance:
         libraries=found,
         threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        code_sha256=code_sha256(),
     )
+
+
+@functools.cache
+def code_sha256() -> str:
+    """Hex SHA-256 of the package's source files and tables: two checkouts of one version number are told apart."""
+    place = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted([*place.rglob("*.py"), *place.rglob("*.toml")]):
+        digest.update(f"{path.relative_to(place)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def version() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from bitwright.core.carried import Carried
 from bitwright.core.documents import Document, Record
 from bitwright.core.plan import CalibrationPlan, Plan, UseCase
 
@@ -20,6 +21,8 @@ class Provenance(Record, frozen=True, kw_only=True):
     threads: int
     created: str  # ISO 8601, UTC
     device: str = "cpu"  # that the model's blocks ran on; several in the order in which they were dealt batches
+    hardware: str = ""  # processor and memory of the machine
+    code_sha256: str = ""  # of bitwright's own source files
 
 
 class TensorRecord(Record, frozen=True, kw_only=True):
@@ -190,6 +193,10 @@ class ValidationRecord(Document, frozen=True, kw_only=True):
     command: str
     provenance: Provenance
     notes: tuple[str, ...] = ()  # what a reader must know to weigh the verdict
+    parameters: int = 0  # of the original
+    reference_bytes: int = 0  # of the original's tensors
+    seed: int = 0  # of the choice of windows, and 1000 above it of text that the reference wrote
+    settings_sha256: str = ""  # of what decides beside weights: GGUF keys; config, tokenizer, templates of a folder
 
 
 class SpeedPoint(Record, frozen=True, kw_only=True):
@@ -257,3 +264,4 @@ class Inspection(Document, frozen=True, kw_only=True):
     types: tuple[TypeShare, ...]
     metadata: dict[str, str | int | float | bool]
     summary: str | None = None  # what the last validation left in the artifact
+    carried: Carried | None = None  # the same, held against the artifact's bytes; None: a checkpoint

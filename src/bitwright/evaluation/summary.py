@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 
+from bitwright.core.carried import weights_sha256
 from bitwright.core.records import Estimate, TextResult, ValidationRecord
 
 SUMMARY_BYTES = 1900
@@ -23,6 +24,9 @@ def summary(record: ValidationRecord) -> str:
         "reference_fingerprint": record.reference_fingerprint[:64],
         "decoder": record.decoder[:80],
         "bitwright": record.provenance.bitwright,
+        "created": record.provenance.created,
+        "weights_sha256": weights_sha256(record.artifact_sha256),
+        "settings_sha256": record.settings_sha256,
     }
     texts = [_text(result) for result in record.texts]
     for count in range(len(texts), -1, -1):

@@ -6,6 +6,10 @@ The verdict comes after the weights, so it has a place of its own between two co
     …Markdown…
     <!-- /bitwright:validation -->
 
+The same summary as in a GGUF file stands in it as a comment of one line, for `inspect`:
+
+    <!-- bitwright:summary {"verdict":"PASS",…} -->
+
 Everything outside the marks belongs to whoever edits the card and is kept byte for byte.
 Source: huggingface.co/docs/hub/model-cards (front matter fields).
 """
@@ -24,6 +28,7 @@ from bitwright.formats.hub import hub_id
 CARD_NAME = "README.md"
 BEGIN = "<!-- bitwright:validation -->"
 END = "<!-- /bitwright:validation -->"
+DATA, DATA_END = "<!-- bitwright:summary ", " -->"
 TAGS = {"gptq_v2": "gptq"}
 NEEDS = {
     "compressed-tensors": "Needs vLLM, or transformers with the package compressed-tensors.",
@@ -117,9 +122,15 @@ def section(markdown: str) -> str:
     return f"{BEGIN}\n{markdown.strip()}\n{END}"
 
 
-def embed_summary(folder: Path, summary_markdown: str) -> None:
-    """Put the verdict into the card, atomically; a card without the marks gets the section at its end."""
+def embed_summary(folder: Path, summary_markdown: str, summary_json: str = "") -> None:
+    """Put the verdict into the card, atomically; a card without the marks gets the section at its end.
+
+    `summary_json` is one line of ASCII; without it `inspect` can show the verdict and not hold it against the weights.
+    """
     path = folder / CARD_NAME
+    if summary_json:
+        data = summary_json.replace("--", "-\\u002d")  # two would end a comment; JSON may write one as its number
+        summary_markdown = f"{summary_markdown.strip()}\n\n{DATA}{data}{DATA_END}"
     text = _read(path) if path.exists() else ""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -140,6 +151,18 @@ def read_summary(folder: Path) -> str | None:
     summary, end, _ = rest.partition(END)
     summary = summary.strip()
     return summary if begin and end and summary != PENDING else None
+
+
+def has_verdict(folder: Path) -> bool:
+    """Whether the card holds a verdict that `inspect` can read."""
+    return read_data(folder) is not None
+
+
+def read_data(folder: Path) -> str | None:
+    """The summary as JSON, or `None` where the verdict carries none."""
+    _, begin, rest = (read_summary(folder) or "").partition(DATA)
+    data, end, _ = rest.partition(DATA_END)
+    return data if begin and end else None
 
 
 def _read(path: Path) -> str:

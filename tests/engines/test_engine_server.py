@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from bitwright.core.errors import BitwrightError, EnvironmentFault, InputError, UsageError
@@ -62,6 +63,18 @@ def test_a_started_server_is_a_context_manager_too(fake_engine: Fake) -> None:
         assert httpx.get(server.url + "/health", trust_env=False).status_code == 200
     with pytest.raises(httpx.ConnectError):
         httpx.get(server.url + "/health", trust_env=False)
+
+
+def test_an_engine_waits_as_it_likes(fake_engine: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    with fake_server(fake_engine()) as server:
+        assert server._process is not None
+        assert server._process._child is not None
+        (child,) = psutil.Process(server._process._child.pid).children()
+        inherited = child.environ()
+    assert "OMP_WAIT_POLICY" not in inherited
+    assert inherited["OMP_NUM_THREADS"] == "2"
 
 
 def test_an_engine_that_dies_while_loading_is_explained(fake_engine: Fake) -> None:

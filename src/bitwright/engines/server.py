@@ -22,6 +22,11 @@ from bitwright.engines.process import EngineProcess
 WATCH_SECONDS = 0.2
 
 
+# The command line tells OpenMP to let waiting threads sleep, which is right for torch beside other processes. llama.cpp
+# waits some hundred times a token: it decoded half as fast so, also on a busy machine (docs/log.md, 2026-11-21).
+OWN_THREADS: Mapping[str, str | None] = {"OMP_WAIT_POLICY": None}
+
+
 class EngineServer(abc.ABC):
     """An OpenAI-compatible server of one artifact, in a child process. Also a context manager, started or not.
 
@@ -92,7 +97,7 @@ class EngineServer(abc.ABC):
         self.port = reserve_port(self.host, self.port)
         self._process = EngineProcess(
             self.command(),
-            environment=self.environment(),
+            environment={**OWN_THREADS, **self.environment()},
             log=self._log,
             verbose=self._verbose,
             grace_seconds=self.grace_seconds,

@@ -22,8 +22,14 @@ class Measured:
         return asdict(self)
 
 
-def run(command: Sequence[str | Path], *, log: Path, environment: Mapping[str, str] | None = None) -> Measured:
-    """Run to the end; both output streams go to `log`. Stops the script when the command fails."""
+def run(
+    command: Sequence[str | Path],
+    *,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    allowed: Sequence[int] = (0,),
+) -> Measured:
+    """Run to the end; both output streams go to `log`. Stops the script when the exit code is none of `allowed`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     words = [str(word) for word in command]
     start = time.perf_counter()
@@ -34,7 +40,7 @@ def run(command: Sequence[str | Path], *, log: Path, environment: Mapping[str, s
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.perf_counter() - start
-    if process.returncode != 0:
+    if process.returncode not in allowed:
         tail = log.read_text(errors="replace")[-2000:]
         raise SystemExit(f"{words[0]} ended with {process.returncode}; the end of {log}:\n{tail}")
     return Measured(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)

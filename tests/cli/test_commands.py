@@ -174,3 +174,23 @@ def ship(words: list[str]) -> subprocess.CompletedProcess[str]:
     )
     assert "error" not in done.stderr, done.stderr
     return done
+
+
+def test_validate_by_limits_of_a_file_until_it_is_decided(
+    run: Run, tiny: Path, artifact: Path, judged: Path, tmp_path: Path
+) -> None:
+    profile = tmp_path / "loose.yaml"
+    profile.write_text("name: loose\nkl_mean: 5\nperplexity_delta: .inf\ntop1_flips: 0.9\n")
+    words = ("validate", artifact, "--reference", tiny, "--text", f"en={judged}", "--windows", "4", "--length", "32")
+    words += ("--profile", profile, "--until-decided", "--max-windows", "8", "--budget", "1h")
+    answer = run(*words, "--reference-cache", tmp_path / "kept", "--json")
+    record = msgspec.json.decode(answer.out, type=ValidationRecord)
+    assert (answer.code, record.verdict, record.profile) == (0, "PASS", "loose")
+    assert [(gate.measure, gate.text) for gate in record.gates] == [("kl_mean", "en"), ("top1_flips", "en")]
+    assert record.confidence == pytest.approx(0.975)
+    assert record.floors is not None
+    again = run(*record.command.split()[1:], "--json")
+    cached = msgspec.json.decode(again.out, type=ValidationRecord).texts[0]
+    assert cached.perplexity_artifact == record.texts[0].perplexity_artifact
+    assert cached.cache_error is not None
+    assert run(*words, "--budget", "soon").code == 2

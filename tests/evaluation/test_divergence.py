@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitwright.evaluation.divergence import compare, compare_plainly
+from bitwright.evaluation.divergence import compare, compare_plainly, top_tokens
 
 shapes = st.tuples(
     st.integers(1, 6), st.integers(2, 300), st.integers(0, 2**31), st.floats(0.01, 12), st.floats(1e-4, 8)
@@ -29,6 +29,17 @@ def test_fast_and_plain_agree(shape):
     np.testing.assert_allclose(fast.nll_artifact, plain.nll_artifact, rtol=2e-6, atol=2e-6)
     np.testing.assert_array_equal(fast.top_reference, plain.top_reference)
     np.testing.assert_array_equal(fast.top_artifact, plain.top_artifact)
+    np.testing.assert_allclose(fast.confidence, plain.confidence, rtol=2e-6)
+    np.testing.assert_allclose(fast.top5_shared, plain.top5_shared)
+
+
+@pytest.mark.parametrize("vocabulary", [3, 128, 700, 768, 1000, 4097])
+def test_the_five_best_are_found_by_blocks(vocabulary):
+    logits = torch.randn(40, vocabulary, generator=torch.Generator().manual_seed(vocabulary))
+    logits[0] = torch.arange(vocabulary)  # all in the last block, or behind it
+    logits[1, :7] = 50 + torch.arange(min(7, vocabulary))  # more than five in one block
+    expected = logits.topk(min(5, vocabulary), dim=-1).indices
+    assert torch.equal(top_tokens(logits), expected)
 
 
 def test_plain_agrees_with_scipy():

@@ -1,5 +1,6 @@
 import itertools
 import json
+import math
 
 import msgspec
 import numpy as np
@@ -13,16 +14,18 @@ from bitwright.core.documents import to_json
 from bitwright.core.errors import InputError, MismatchError, UsageError
 from bitwright.core.records import ArtifactFile, ValidationRecord
 from bitwright.evaluation import score as scoring
+from bitwright.evaluation.figures import CONFIDENCE_EDGES
 from bitwright.evaluation.summary import SUMMARY_BYTES, model_card_section, summary
 from bitwright.evaluation.validate import validate
+from bitwright.evaluation.verdict import finite_gate
 from bitwright.facts.thresholds import Thresholds
 
 
-def limits(*, perplexity_delta: float, kl_mean: float) -> Thresholds:
-    return Thresholds(use_case="chat", perplexity_delta=perplexity_delta, kl_mean=kl_mean, source="test")
+def limits(**others: float) -> Thresholds:
+    return Thresholds(use_case="chat", source="test", **({"perplexity_delta": 1e6, "kl_mean": 100.0} | others))
 
 
-LOOSE = limits(perplexity_delta=1e6, kl_mean=100.0)
+LOOSE = limits()
 
 
 def run(reference, artifact, *texts, thresholds=LOOSE, **options):
@@ -57,7 +60,7 @@ def test_figures_equal_those_of_whole_models_in_float64(model, shaken):
     sample = text(windows=6, length=33)
     result = run(source(model), shaken, sample).texts[0]
     first = 17  # second half of 33
-    kl, nll, agree = [], {"here": [], "there": []}, []
+    kl, nll, agree, top5, confidence = [], {"here": [], "there": []}, [], [], []
     here, there = (whole_logits(weights, sample.tokens) for weights in (source(model), shaken))
     for window, position in itertools.product(range(6), range(first, 32)):
         p, q = scipy.special.softmax(here[window, position]), scipy.special.softmax(there[window, position])
@@ -66,6 +69,8 @@ def test_figures_equal_those_of_whole_models_in_float64(model, shaken):
         nll["here"].append(-np.log(p[following]))
         nll["there"].append(-np.log(q[following]))
         agree.append(p.argmax() == q.argmax())
+        top5.append(len({*np.argsort(p)[-5:]} & {*np.argsort(q)[-5:]}) / 5)
+        confidence.append(p.max())
     assert result.scored_tokens == len(kl) == 6 * 15
     assert result.kl_mean.value == pytest.approx(np.mean(kl), rel=1e-3)
     assert result.kl_median == pytest.approx(np.median(kl), rel=1e-3)
@@ -73,6 +78,21 @@ def test_figures_equal_those_of_whole_models_in_float64(model, shaken):
     assert result.perplexity_reference.value == pytest.approx(np.exp(np.mean(nll["here"])), rel=1e-4)
     assert result.perplexity_artifact.value == pytest.approx(np.exp(np.mean(nll["there"])), rel=1e-4)
     assert result.top1_agreement.value == pytest.approx(np.mean(agree))
+    assert result.top5_agreement.value == pytest.approx(np.mean(top5))
+    loss = {side: np.mean(values) for side, values in nll.items()}
+    assert result.perplexity_ratio.value == pytest.approx(np.exp(loss["there"] - loss["here"]), rel=1e-4)
+    change = np.exp(-np.array(nll["there"])) - np.exp(-np.array(nll["here"]))
+    assert result.rms_probability_change.value == pytest.approx(np.sqrt(np.mean(change**2)), rel=1e-3)
+    assert [entry.kl.value for entry in result.kl_quantiles] == pytest.approx(
+        np.quantile(kl, [0.5, 0.9, 0.99, 0.999]), rel=1e-3
+    )
+    counts, _ = np.histogram(confidence, CONFIDENCE_EDGES)
+    assert [entry.tokens for entry in result.by_confidence] == counts.tolist()
+    inside = np.digitize(confidence, CONFIDENCE_EDGES) == 3
+    measured = result.by_confidence[2]
+    assert inside.sum() > 10
+    assert measured.kl.value == pytest.approx(np.mean(np.array(kl)[inside]), rel=1e-3)
+    assert measured.top1_agreement.value == pytest.approx(np.mean(np.array(agree)[inside]))
     assert 0.001 < result.kl_mean.value < 1  # neither trivial nor broken
 
 
@@ -139,6 +159,37 @@ def test_every_text_is_gated_and_the_worst_gate_decides(model, shaken):
     at_limit = run(source(model), shaken, easy, thresholds=limits(perplexity_delta=1e6, kl_mean=middle.high * 0.999))
     assert at_limit.verdict == "INCONCLUSIVE"
     assert any("windows would decide" in note for note in at_limit.notes)
+
+
+def test_other_measures_have_gates_where_a_profile_limits_them(model, shaken):
+    plain = run(source(model), shaken).texts[0]
+    share, tail, ratio = 1 - plain.top1_agreement.value, plain.kl_p99, plain.perplexity_ratio.value
+    profile = limits(top1_flips=share / 4, kl_p99=tail * 4, perplexity_ratio=ratio, kl_mean=math.inf, loop_rate=0.1)
+    record = run(source(model), shaken, thresholds=profile)
+    assert [(gate.measure, gate.verdict) for gate in record.gates] == [
+        ("perplexity_delta", "PASS"), ("top1_flips", "FAIL"), ("perplexity_ratio", "INCONCLUSIVE"), ("kl_p99", "PASS"),
+    ]  # fmt: skip
+    assert record.gates[1].estimate.value == pytest.approx(share)
+    assert record.gates[2].windows_more is None
+    assert any("lies on the limit" in note for note in record.notes)
+
+
+def test_gates_of_other_checks_decide_too(model):
+    settings = finite_gate("settings", 1)
+    record = run(source(model), source(model), extra_gates=[settings])
+    assert record.verdict == "FAIL"
+    assert record.gates[0] == settings
+
+
+def test_an_old_record_still_reads(model, shaken):
+    record = run(source(model), shaken)
+    old = msgspec.to_builtins(record)
+    for name in ("profile", "floors", "looks", "confidence"):
+        del old[name]
+    for result in old["texts"]:
+        for name in ("perplexity_ratio", "kl_quantiles", "top5_agreement", "rms_probability_change", "by_confidence"):
+            del result[name]
+    assert msgspec.convert(old, ValidationRecord).texts[0].kl_mean == record.texts[0].kl_mean
 
 
 def test_positions_cover_the_window(model, shaken):

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from bitwright.api.devices import check_device, devices_of
+from bitwright.api.kept import floors_of, reference_cache_of
 from bitwright.api.models import adapter_folder, model_folder
 from bitwright.api.service import locate
+from bitwright.api.texts import Supply, files_among, named_texts
 from bitwright.core.atomic import sha256_file
 from bitwright.core.device_request import CPU
 from bitwright.core.documents import read_document
-from bitwright.core.errors import BitwrightError, InputError, MismatchError, UsageError
+from bitwright.core.errors import BitwrightError, MismatchError, UsageError
 from bitwright.core.plan import ArtifactFormat, ModelFacts, UseCase
 from bitwright.core.protocols import SILENT, Progress, WeightSource
 from bitwright.core.records import ArtifactFile, QuantRecord, ValidationRecord
 
 if TYPE_CHECKING:
     from bitwright.calibration.corpora import TokenWindows
+    from bitwright.evaluation.sampling import Sampling
 
-SELF_SEED_OFFSET = 1000  # evaluation text is never sampled with a seed that calibration is likely to use
-SELF_TEMPERATURE = 0.8  # the usual default of engines: judged on what the model writes when it is used
 SELF_NOTE = (
     "judged on text that the original wrote itself, which is easier than most: for a verdict that counts, "
     "give text of your own with --text"
 )
 WINDOWS, LENGTH = 32, 256
+GROWTH = 16  # times the first windows, at most, where windows are added until gates are decided
 DECODERS: dict[ArtifactFormat, str] = {
     "gguf": "gguf",
     "compressed-tensors": "compressed-tensors",
@@ -43,64 +47,112 @@ DECODERS: dict[ArtifactFormat, str] = {
 QUANT_FILE = "quant.json"
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class UntilDecided:
+    """Add windows until every gate is decided: up to `max_windows` of each text, for `budget_seconds` at most."""
+
+    max_windows: int | None = None  # 16 times the first
+    budget_seconds: float = math.inf
+
+
 def validate(
     artifact: Path | str,
     reference: Path | str,
     *,
     lora: Path | str | None = None,
-    texts: Sequence[Path] = (),
+    texts: Sequence[Path | str] = (),
     windows: int = WINDOWS,
     length: int = LENGTH,
     seed: int = 0,
     use_case: str = "chat",
+    profile: Path | None = None,
+    until_decided: UntilDecided | None = None,
+    reference_cache: Path | str | None = None,
     command: str | None = None,
     device: str = CPU,
     progress: Progress = SILENT,
 ) -> ValidationRecord:
     """Measure `artifact`, decoded from disk by a library that is not ours, against `reference`, with the adapter
-    `lora` merged into it where one is given.
+    `lora` merged into it where one is given, and judge it by the limits of `use_case`, or of the file `profile`.
 
-    Without `texts`, the reference writes the text itself, with seed `seed + 1000`. An artifact that bitwright wrote
-    keeps the summary (GGUF key, model card); where that fails, `progress` says so and the record stands. Raises
-    `MismatchError` for an artifact of another model, `UsageError` for text that it was calibrated on.
+    `texts` are files, `NAME=FILE`, or `self`: without any, the reference writes the text itself, with seed
+    `seed + 1000`. The reference's logits are kept in the folder `reference_cache`, or in the user's cache where that is
+    `auto`. An artifact that bitwright wrote keeps the summary (GGUF key, model card); where that fails, `progress` says
+    so and the record stands. Raises `MismatchError` for an artifact of another model, `UsageError` for text that it was
+    calibrated on.
     """
     from bitwright.evaluation.validate import validate as measure
-    from bitwright.facts.thresholds import thresholds
+    from bitwright.facts.thresholds import read_profile, thresholds
     from bitwright.formats.sniff import open_source
 
     check_device(device)
-    row = thresholds(use_case)
+    limits = thresholds(use_case) if profile is None else read_profile(profile, use_case)
     place, kind = locate(Path(artifact))
-    check_texts(texts)
+    named = named_texts(texts)
     folder = model_folder(reference, progress=progress)
     original, decoded = _reference(folder, adapter_folder(lora)), open_source(place)
-    made = made_here(place)
-    if made is not None:
-        _check_origin(made, place, original.facts.fingerprint, str(folder))
-        _check_unused(made, texts, ())
-    drawn = windows_of(texts, folder, original, windows=windows, length=length, seed=seed, progress=progress)
-    if made is not None:
-        _check_unused(made, texts, drawn)
+    supply = Supply(texts=named, folder=folder, original=original, length=length, seed=seed, progress=progress)
+    drawn = _unused_windows(made_here(place), place, supply, texts, windows)
+    flags = {"--lora": lora, "--profile": profile, "--reference-cache": reference_cache}
+    flags["--device"] = None if device == CPU else device
+    devices = devices_of(device)
     record = measure(
         original,
         decoded,
         drawn,
-        thresholds=row,
+        thresholds=limits,
         decode=_decoder(folder),
         decoder=_decoder_name(kind),
         files=files_of(place, kind),
-        command=command or _command(place, reference, lora, texts, windows, length, seed, row.use_case, device),
-        devices=devices_of(device),
+        command=command or _command(place, reference, texts, supply, windows, limits.use_case, until_decided, flags),
+        devices=devices,
         progress=progress,
+        sampling=_sampling(until_decided, supply, windows),
+        cache=reference_cache_of(reference_cache, original.facts.fingerprint),
+        floors=lambda tokens: floors_of(original, tokens, devices=devices, progress=progress),
     )
-    if not texts:
+    return _finished(_completed(record, original.facts, place, kind, seed), place, kind, bool(texts), progress)
+
+
+def _unused_windows(
+    made: QuantRecord | None, place: Path, supply: Supply, texts: Sequence[Path | str], windows: int
+) -> list[TokenWindows]:
+    """The first windows of every text, after checks that artifact and reference belong together and that the artifact
+    was not fitted to what judges it.
+    """
+    if made is None:
+        return supply.first(windows)
+    _check_origin(made, place, supply.original.facts.fingerprint, str(supply.folder))
+    _check_unused(made, files_among(texts), ())
+    drawn = supply.first(windows)
+    _check_unused(made, (), drawn)
+    return drawn
+
+
+def _finished(
+    record: ValidationRecord, place: Path, kind: ArtifactFormat, own_text: bool, progress: Progress
+) -> ValidationRecord:
+    """The record, left in the artifact where it may be."""
+    if not own_text:
         record = msgspec.structs.replace(record, notes=(*record.notes, SELF_NOTE))
-    record = _completed(record, original.facts, place, kind, seed)
     try:
         embed(record, place, kind)
     except BitwrightError as error:
         progress.say(f"the verdict was not left in the artifact: {error.message}")
     return record
+
+
+def _sampling(until_decided: UntilDecided | None, supply: Supply, windows: int) -> Sampling | None:
+    """When to look, where windows may be added."""
+    from bitwright.evaluation.sampling import Sampling, doubling
+
+    if until_decided is None:
+        return None
+    asked = until_decided.max_windows or GROWTH * windows
+    if asked < windows:
+        raise UsageError(f"--max-windows {asked} is less than --windows {windows}", hint="give a larger number")
+    looks = doubling(windows, max(windows, supply.most(asked)))
+    return Sampling(looks=looks, more=supply.windows, budget_seconds=until_decided.budget_seconds)
 
 
 def _reference(place: Path, adapter: Path | None) -> WeightSource:
@@ -109,37 +161,6 @@ def _reference(place: Path, adapter: Path | None) -> WeightSource:
     from bitwright.formats.sniff import open_source
 
     return open_source(place) if adapter is None else open_original(place, adapter)
-
-
-def check_texts(texts: Sequence[Path]) -> None:
-    """Refuse a missing file before anything long begins."""
-    for path in texts:
-        if not path.is_file():
-            raise InputError(f"evaluation text `{path}` does not exist", hint="check the path given to --text")
-
-
-def windows_of(
-    texts: Sequence[Path],
-    folder: Path,
-    original: WeightSource,
-    *,
-    windows: int,
-    length: int,
-    seed: int,
-    progress: Progress,
-) -> list[TokenWindows]:
-    """One set of windows per file, or one that the model writes."""
-    from bitwright.calibration.corpora import windows_from_files
-    from bitwright.calibration.selftext import self_windows
-
-    if not texts:
-        from bitwright.formats.original import other_weights
-
-        weights, seed = other_weights(folder, original), seed + SELF_SEED_OFFSET
-        return [
-            self_windows(folder, windows, length, seed, temperature=SELF_TEMPERATURE, source=weights, progress=progress)
-        ]
-    return [windows_from_files([str(path)], folder, windows, length, seed) for path in texts]
 
 
 def _completed(
@@ -239,18 +260,23 @@ def _decoder_name(kind: ArtifactFormat) -> str:
 def _command(
     place: Path,
     reference: Path | str,
-    lora: Path | str | None,
-    texts: Sequence[Path],
+    texts: Sequence[Path | str],
+    supply: Supply,
     windows: int,
-    length: int,
-    seed: int,
     use_case: UseCase,
-    device: str,
+    until_decided: UntilDecided | None,
+    flags: Mapping[str, Path | str | None],
 ) -> str:
+    """The command line that measures the same again; `flags` that have a value follow."""
     words = ["bitwright", "validate", str(place), "--reference", str(reference)]
-    words += ["--lora", str(lora)] if lora else []
-    for path in texts:
-        words += ["--text", str(path)]
-    words += ["--windows", str(windows), "--length", str(length), "--seed", str(seed), "--use-case", use_case]
-    words += ["--device", device] if device != CPU else []
+    for text in texts:
+        words += ["--text", str(text)]
+    words += ["--windows", str(windows), "--length", str(supply.length), "--seed", str(supply.seed)]
+    words += ["--use-case", use_case]
+    if until_decided is not None:
+        words += ["--until-decided"]
+        words += ["--max-windows", str(until_decided.max_windows)] if until_decided.max_windows else []
+        words += ["--budget", f"{until_decided.budget_seconds:g}s"] if until_decided.budget_seconds < math.inf else []
+    for flag, value in flags.items():
+        words += [flag, str(value)] if value else []
     return shlex.join(words)

@@ -18,9 +18,10 @@ from bitwright.api.devices import check_device, device_for
 from bitwright.api.making import quantize
 from bitwright.api.models import model_folder
 from bitwright.api.preflight import is_made, preflight, refuse_full_disk
-from bitwright.api.proof import LENGTH, SELF_SEED_OFFSET, SELF_TEMPERATURE, WINDOWS, check_texts, files_of, validate
+from bitwright.api.proof import LENGTH, WINDOWS, files_of, validate
 from bitwright.api.service import QUESTION, chat, locate, serve
 from bitwright.api.speed import measure_speed, remove_twin
+from bitwright.api.texts import SELF_SEED_OFFSET, SELF_TEMPERATURE, NamedText, files_among, named_texts
 from bitwright.core.atomic import write_bytes
 from bitwright.core.device_request import CPU
 from bitwright.core.documents import read_document, write_document
@@ -44,9 +45,9 @@ NEXT_TYPES = {
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationText:
-    """On what `ship` judges. No files: the original writes the text."""
+    """On what `ship` judges: files, NAME=FILE, or self. None: the original writes the text."""
 
-    files: tuple[Path, ...] = ()
+    files: tuple[Path | str, ...] = ()
     windows: int = WINDOWS
     length: int = LENGTH
     seed: int = 0
@@ -162,16 +163,21 @@ def _still_holds(record: ValidationRecord, plan: Plan, quant: QuantRecord, folde
     )
     if not same_pair:
         return False
-    if not text.files:
-        from bitwright.calibration.selftext import self_name
+    wanted = [_drawn(named, folder, text) for named in named_texts(text.files)]
+    return [(result.name, result.windows, result.length) for result in record.texts] == [
+        (name, windows, text.length) for name, windows, _ in wanted
+    ] and all(sha in ("", result.sha256) for result, (_, _, sha) in zip(record.texts, wanted, strict=True))
 
-        name = self_name(text.seed + SELF_SEED_OFFSET, SELF_TEMPERATURE)
-        drawn = [(name, text.windows, text.length)]
-        return [(result.name, result.windows, result.length) for result in record.texts] == drawn
+
+def _drawn(named: NamedText, folder: Path, text: EvaluationText) -> tuple[str, int, str]:
+    """Name, windows and hash of one text as it would be read now; no hash where the model would have to write it."""
     from bitwright.calibration.corpora import windows_from_files
+    from bitwright.calibration.selftext import self_name
 
-    wanted = [windows_from_files([str(path)], folder, text.windows, text.length, text.seed) for path in text.files]
-    return [result.sha256 for result in record.texts] == [windows.sha256 for windows in wanted]
+    if named.path is None:
+        return self_name(text.seed + SELF_SEED_OFFSET, SELF_TEMPERATURE), text.windows, ""
+    drawn = windows_from_files([str(named.path)], folder, text.windows, text.length, text.seed)
+    return named.name or drawn.name, len(drawn.tokens), drawn.sha256
 
 
 def _speed(
@@ -236,9 +242,9 @@ def next_type(plan: Plan) -> str | None:
 
 def check_judging(calibration: CalibrationPlan | None, text: EvaluationText) -> None:
     """Refuse a missing text, and one that the artifact is fitted to: it cannot judge it."""
-    check_texts(text.files)
+    files = files_among(text.files)
     fitted = {Path(name).resolve() for name in calibration.source} if calibration is not None else set()
-    for path in text.files:
+    for path in files:
         if path.resolve() in fitted:
             raise UsageError(
                 f"`{path}` is both calibration and evaluation text", hint="judge on a text that was not used"

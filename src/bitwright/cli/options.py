@@ -221,9 +221,34 @@ Reference = Annotated[
     ),
 ]
 Text = Annotated[
-    list[Path] | None,
+    list[str] | None,
     typer.Option(
-        "--text", metavar="FILE", help="Text to judge on. Default: the original writes it, whole in memory. Repeatable."
+        "--text",
+        metavar="[NAME=]FILE|self",
+        help="Text to judge on, called NAME in tables: de=notizen.txt. Default: `self`, which the original writes, "
+        "whole in memory. Repeatable.",
+    ),
+]
+Profile = Annotated[
+    Path | None,
+    typer.Option("--profile", metavar="FILE", help="YAML with limits of your own over those of the use case."),
+]
+UntilDecided = Annotated[
+    bool, typer.Option("--until-decided", help="Add windows until every gate passes or fails, or the text ends.")
+]
+MaxWindows = Annotated[
+    int | None,
+    typer.Option("--max-windows", metavar="N", min=2, help="Most windows per text, then [16 times --windows]."),
+]
+Budget = Annotated[
+    str | None, typer.Option("--budget", metavar="TIME", help="Most time for adding windows: 90s, 10m, 2h.")
+]
+ReferenceCache = Annotated[
+    str | None,
+    typer.Option(
+        "--reference-cache",
+        metavar="DIR|auto",
+        help="Keep the original's predictions there, so that the next artifact needs half the time.",
     ),
 ]
 WindowLength = Annotated[

@@ -9,6 +9,7 @@ from bitwright.core.plan import Override
 from bitwright.core.units import parse_bytes
 
 CHANNEL = "channel"
+UNITS = {"s": 1, "m": 60, "h": 3600}  # seconds
 
 
 def overrides_of(types: Sequence[str] | None, keep: Sequence[str] | None) -> tuple[str | None, tuple[Override, ...]]:
@@ -49,3 +50,15 @@ def target_bytes(size: str | None, bits: float | None, parameters: int) -> int:
         return parse_bytes(size)
     assert bits is not None
     return int(bits * parameters / 8)
+
+
+def seconds_of(text: str) -> float:
+    """`90s`, `10m`, `2h` or a plain number of seconds."""
+    number, unit = (text[:-1], text[-1]) if text and text[-1] in UNITS else (text, "s")
+    try:
+        seconds = float(number) * UNITS[unit]
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"--budget `{text}` is no time", hint="write --budget 90s, 10m or 2h")
+    return seconds

@@ -179,13 +179,14 @@ def print_validation(record: ValidationRecord) -> None:
     page.line(record.verdict, VERDICT_STYLES[record.verdict])
     _gates(page, record.gates)
     page.table(
-        ("text", "windows", "perplexity", "artifact", "mean KL", "median", "p99", "same top token"),
+        ("text", "windows", "perplexity", "artifact", "ratio", "mean KL", "median", "p99", "same top token"),
         [
             (
                 text.name,
                 f"{text.windows} x {text.length}",
                 f"{text.perplexity_reference.value:.4g}",
                 f"{text.perplexity_artifact.value:.4g}",
+                f"{text.perplexity_artifact.value / text.perplexity_reference.value:.4f}",
                 f"{text.kl_mean.value:.4g}",
                 f"{text.kl_median:.4g}",
                 f"{text.kl_p99:.4g}",
@@ -194,6 +195,10 @@ def print_validation(record: ValidationRecord) -> None:
             for text in record.texts
         ],
     )
+    if (floors := record.floors) is not None:
+        page.line(
+            f"floors: this measurement {floors.order_kl:.2g} nats, bfloat16 arithmetic {floors.bfloat16_kl:.2g} nats"
+        )
     _notes(page, record.notes)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import typer
 
 from bitwright import api
-from bitwright.api.proof import LENGTH, WINDOWS
+from bitwright.api.proof import LENGTH, WINDOWS, UntilDecided
 from bitwright.cli import options, render
+from bitwright.cli.parsing import seconds_of
 from bitwright.cli.progress import progress
 from bitwright.cli.verdicts import EXIT_CODES
 from bitwright.core.device_request import CPU
@@ -16,7 +19,9 @@ EPILOG = """\b
 Examples:
   bitwright validate q4 --reference demo
   bitwright validate model-Q4_K_M.gguf --reference ./Llama-3.2-1B --text notes.txt --windows 64 --length 512
-Exit codes: 0 PASS, 1 FAIL, 4 INCONCLUSIVE (the interval holds the limit: give more windows)."""
+  bitwright validate q4 --reference demo --text en=notes.txt --text de=notizen.txt --until-decided --budget 10m
+  bitwright validate q4 --reference demo --text notes.txt --profile support.yaml --reference-cache auto
+Exit codes: 0 PASS, 1 FAIL, 4 INCONCLUSIVE (the interval holds the limit: give more windows, or --until-decided)."""
 
 
 def run(
@@ -28,6 +33,11 @@ def run(
     length: options.Length = LENGTH,
     seed: options.Seed = 0,
     use_case: options.UseCase = "chat",
+    profile: options.Profile = None,
+    until_decided: options.UntilDecided = False,
+    max_windows: options.MaxWindows = None,
+    budget: options.Budget = None,
+    reference_cache: options.ReferenceCache = None,
     device: options.Device = CPU,
     out: options.OutFile = None,
     json: options.Json = False,
@@ -43,6 +53,9 @@ def run(
         length=length,
         seed=seed,
         use_case=use_case,
+        profile=profile,
+        until_decided=_until_decided(until_decided, max_windows, budget),
+        reference_cache=reference_cache,
         device=device,
         progress=progress(quiet),
     )
@@ -50,6 +63,14 @@ def run(
         write_document(record, out)
     render.print_json(record) if json else render.print_validation(record)
     raise typer.Exit(EXIT_CODES[record.verdict])
+
+
+def _until_decided(wanted: bool, max_windows: int | None, budget: str | None) -> UntilDecided | None:
+    """What bounds the windows that are added; a bound alone asks for them too."""
+    if not wanted and max_windows is None and budget is None:
+        return None
+    seconds = math.inf if budget is None else seconds_of(budget)
+    return UntilDecided(max_windows=max_windows, budget_seconds=seconds)
 
 
 run.__name__ = "validate"

@@ -120,6 +120,7 @@ class Gate(Record, frozen=True, kw_only=True):
     verdict: Verdict
     source: str
     text: str = ""  # the text it was measured on
+    windows_more: int | None = None  # that would about decide it; of an INCONCLUSIVE one that does not lie on the limit
 
 
 class PositionBin(Record, frozen=True, kw_only=True):
@@ -128,6 +129,24 @@ class PositionBin(Record, frozen=True, kw_only=True):
     start: int
     stop: int
     kl: float
+    interval: Estimate | None = None
+
+
+class ConfidenceBin(Record, frozen=True, kw_only=True):
+    """Scored tokens for which the reference's most probable token has a probability in [low, high)."""
+
+    low: float
+    high: float
+    tokens: int
+    kl: Estimate | None = None  # None where fewer than two windows hold such tokens
+    top1_agreement: Estimate | None = None
+
+
+class Quantile(Record, frozen=True, kw_only=True):
+    """The KL that a share of the scored tokens does not exceed."""
+
+    share: float
+    kl: Estimate
 
 
 class LayerError(Record, frozen=True, kw_only=True):
@@ -171,6 +190,25 @@ class TextResult(Record, frozen=True, kw_only=True):
     kl_max: float
     top1_agreement: Estimate
     by_position: tuple[PositionBin, ...]
+    perplexity_ratio: Estimate | None = None
+    kl_quantiles: tuple[Quantile, ...] = ()  # intervals from a bootstrap over windows
+    top5_agreement: Estimate | None = (
+        None  # share of the reference's five most probable tokens that the artifact's hold
+    )
+    rms_probability_change: Estimate | None = None  # of the token that the text goes on with
+    by_confidence: tuple[ConfidenceBin, ...] = ()
+    cache_error: float | None = None  # standard error that cached reference logits add to the mean KL
+
+
+class Floors(Document, frozen=True, kw_only=True):
+    """What the reference departs from itself by arithmetic alone; mean KL in nats and shares of changed top tokens."""
+
+    schema: str = "bitwright.floors/1"
+    tokens: int  # scored
+    order_kl: float  # float32 against float32 with other orders of summation
+    order_flips: float
+    bfloat16_kl: float  # bfloat16, in which checkpoints are served, against float32
+    bfloat16_flips: float
 
 
 class ValidationRecord(Document, frozen=True, kw_only=True):
@@ -197,6 +235,10 @@ class ValidationRecord(Document, frozen=True, kw_only=True):
     reference_bytes: int = 0  # of the original's tensors
     seed: int = 0  # of the choice of windows, and 1000 above it of text that the reference wrote
     settings_sha256: str = ""  # of what decides beside weights: GGUF keys; config, tokenizer, templates of a folder
+    profile: str = ""  # name of the profile file that the limits came from; empty: the use case's own
+    floors: Floors | None = None
+    looks: int = 1  # how many times intervals were held against the limits, as windows came in
+    confidence: float = 0.95  # of each look's intervals; together they hold with 0.95
 
 
 class SpeedPoint(Record, frozen=True, kw_only=True):

@@ -75,6 +75,19 @@ def walk_together(
     return Walked(reference=here_WTH, artifact=there_WTH, layers=tuple(layers))
 
 
+def walk_alone(model: BlockWalker, tokens_WT: torch.Tensor, *, progress: Progress, batch: int = 4) -> torch.Tensor:
+    """The residual stream [W, T, H] after the last block of one model."""
+    hidden_WTH = model.embed(tokens_WT)
+    progress.start("running blocks", model.layers, "blocks")
+    try:
+        for index in range(model.layers):
+            hidden_WTH = model.run_block(index, hidden_WTH, batch=batch)
+            progress.advance()
+    finally:
+        progress.stop()
+    return hidden_WTH
+
+
 def _probes(tokens_WT: torch.Tensor) -> torch.Tensor:
     """Flat indices of probed positions, spread evenly over the scored ones of all windows."""
     windows, length = tokens_WT.shape

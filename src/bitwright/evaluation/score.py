@@ -1,41 +1,43 @@
-"""From final residual streams to figures of every measured token, then to the figures of a text.
+"""From final residual streams to figures of every measured token.
 
 Scored are the positions of the second half of each window: they have context, as tokens in use have. For the curve over
 positions every fourth position of the first half is measured too; it enters no mean.
 Logits of [tokens, vocabulary] exist only for a chunk of rows.
 
-Dimension key: W windows, T positions, P measured positions per window, H hidden.
+Dimension key: W windows, T positions, P measured positions per window, H hidden. Not here: the figures of a text
+(figures.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bitwright.calibration.corpora import TokenWindows
 from bitwright.core.errors import InputError
 from bitwright.core.protocols import Progress
-from bitwright.core.records import PositionBin, TextResult
-from bitwright.evaluation import stats
 from bitwright.evaluation.divergence import Measures, compare
 from bitwright.evaluation.lockstep import BlockWalker, Walked, first_scored
+from bitwright.evaluation.reference_cache import ReferenceCache, Stored
 
 EARLY_STRIDE = 4  # the first half costs a quarter of what the second does
-POSITION_BINS = 16
-CHUNK_BYTES = 48 * 1024**2  # one block of float32 logits; four of that size live at once
+CHUNK_BYTES = 16 * 1024**2  # one block of float32 logits; five of that size live at once
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """Measures [W, P] at `positions` [P]; those from `first` on are scored."""
+    """Measures [W, P] at `positions` [P]; those from `first` on are scored. `kl_variance` [W, P] is what reference
+    logits from a cache add to each KL.
+    """
 
     measures: Measures
     positions: NDArray[np.int64]
     first: int
+    kl_variance: NDArray[np.float64] | None = None
 
     @property
     def scored(self) -> NDArray[np.bool_]:
@@ -51,78 +53,112 @@ class Scores:
     def windows(self, start: int, stop: int) -> Scores:
         """The scores of windows [start, stop)."""
         fields = {field.name: getattr(self.measures, field.name)[start:stop] for field in dataclasses.fields(Measures)}
-        return dataclasses.replace(self, measures=Measures(**fields))
+        variance = None if self.kl_variance is None else self.kl_variance[start:stop]
+        return dataclasses.replace(self, measures=Measures(**fields), kl_variance=variance)
+
+
+def joined(parts: Sequence[Scores]) -> Scores:
+    """The scores of all windows, one part after another."""
+    fields = {
+        field.name: np.concatenate([getattr(part.measures, field.name) for part in parts])
+        for field in dataclasses.fields(Measures)
+    }
+    variances = [part.measures.kl * 0 if part.kl_variance is None else part.kl_variance for part in parts]
+    cached = any(part.kl_variance is not None for part in parts)
+    return dataclasses.replace(
+        parts[0], measures=Measures(**fields), kl_variance=np.concatenate(variances) if cached else None
+    )
 
 
 def score(
-    reference: BlockWalker, artifact: BlockWalker, walked: Walked, tokens_WT: torch.Tensor, *, progress: Progress
+    reference: BlockWalker,
+    artifact: BlockWalker,
+    walked: Walked,
+    tokens_WT: torch.Tensor,
+    *,
+    progress: Progress,
+    cache: ReferenceCache | None = None,
 ) -> Scores:
-    """Compute logits chunk by chunk and measure. Raises `InputError` when the reference itself is not finite."""
+    """Compute logits chunk by chunk and measure; the reference's are kept in `cache`, where one is given.
+
+    Raises `InputError` when the reference itself is not finite.
+    """
+    places = _places(tokens_WT)
+    streams = walked.reference.flatten(0, 1), walked.artifact.flatten(0, 1)
+    vocabulary = reference.logits(streams[0][:1]).shape[-1]
+    parts = []
+    with contextlib.ExitStack() as stack:
+        keep = stack.enter_context(cache.writer(tokens_WT, len(places.flat), vocabulary)) if cache else None
+        for rows, targets in _chunks(places, vocabulary, progress):
+            expected = reference.logits(streams[0][rows])
+            part = compare(expected, artifact.logits(streams[1][rows]), targets)
+            _check_reference(part)
+            if keep is not None:
+                keep.add(expected, part.nll_reference)
+            parts.append(part)
+    return _scores(parts, places)
+
+
+def score_stored(
+    stored: Stored, artifact: BlockWalker, stream_WTH: torch.Tensor, tokens_WT: torch.Tensor, *, progress: Progress
+) -> Scores:
+    """The same from kept logits of the reference and the artifact's final stream."""
+    places = _places(tokens_WT)
+    stream = stream_WTH.flatten(0, 1)
+    vocabulary = artifact.logits(stream[:1]).shape[-1]
+    parts, variances, start = [], [], 0
+    for rows, targets in _chunks(places, vocabulary, progress):
+        part, variance = stored.compare(start, artifact.logits(stream[rows]), targets)
+        parts.append(part)
+        variances.append(variance)
+        start += len(rows)
+    scores = _scores(parts, places)
+    return dataclasses.replace(scores, kl_variance=np.concatenate(variances).reshape(scores.measures.kl.shape))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Places:
+    """Measured positions [P] of a window, and of all windows as places in flat streams [W · P]."""
+
+    positions: torch.Tensor
+    flat: torch.Tensor
+    following: torch.Tensor  # the next token of each place
+    first: int
+
+
+def _places(tokens_WT: torch.Tensor) -> _Places:
     windows, length = tokens_WT.shape
     first = first_scored(length)
     positions = torch.cat([torch.arange(0, first, EARLY_STRIDE), torch.arange(first, length - 1)])
     flat = (torch.arange(windows)[:, None] * length + positions).flatten()
-    streams = walked.reference.flatten(0, 1), walked.artifact.flatten(0, 1)
-    next_tokens = tokens_WT.flatten()[flat + 1]
-    vocabulary = reference.logits(streams[0][:1]).shape[-1]
+    return _Places(positions, flat, tokens_WT.flatten()[flat + 1], first)
+
+
+def _chunks(places: _Places, vocabulary: int, progress: Progress) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     chunk = max(1, CHUNK_BYTES // (4 * vocabulary))
-    parts = []
-    progress.start("comparing predictions", len(flat), "tokens")
+    progress.start("comparing predictions", len(places.flat), "tokens")
     try:
-        for start in range(0, len(flat), chunk):
-            rows, targets = flat[start : start + chunk], next_tokens[start : start + chunk]
-            parts.append(compare(reference.logits(streams[0][rows]), artifact.logits(streams[1][rows]), targets))
-            progress.advance(len(rows))
+        for start in range(0, len(places.flat), chunk):
+            yield places.flat[start : start + chunk], places.following[start : start + chunk]
+            progress.advance(min(chunk, len(places.flat) - start))
     finally:
         progress.stop()
+
+
+def _scores(parts: Sequence[Measures], places: _Places) -> Scores:
+    shape = (-1, len(places.positions))
     measures = Measures(
         **{
-            field.name: np.concatenate([getattr(part, field.name) for part in parts]).reshape(windows, len(positions))
+            field.name: np.concatenate([getattr(part, field.name) for part in parts]).reshape(shape)
             for field in dataclasses.fields(Measures)
         }
     )
+    return Scores(measures=measures, positions=places.positions.numpy(), first=places.first)
+
+
+def _check_reference(measures: Measures) -> None:
     if not np.isfinite(measures.nll_reference).all():
         raise InputError(
             "the reference model gives logits that are not finite, expected numbers",
             hint="check the original checkpoint: nothing can be measured against it",
         )
-    return Scores(measures=measures, positions=positions.numpy(), first=first)
-
-
-def text_result(text: TokenWindows, scores: Scores) -> TextResult | None:
-    """The figures of one text over its sound windows; None when fewer than two are left."""
-    sound = scores.sound
-    if sound.sum() < stats.MIN_WINDOWS:
-        return None
-    measures, scored = scores.measures, scores.scored
-    kl = measures.kl[sound]
-    nll_reference = measures.nll_reference[sound][:, scored].mean(axis=1)
-    nll_artifact = measures.nll_artifact[sound][:, scored].mean(axis=1)
-    agreement = (measures.top_reference == measures.top_artifact)[sound][:, scored]
-    scored_kl = kl[:, scored]
-    return TextResult(
-        name=text.name,
-        sha256=text.sha256,
-        windows=int(sound.sum()),
-        length=text.tokens.shape[1],
-        scored_tokens=scored_kl.size,
-        perplexity_reference=stats.perplexity(nll_reference),
-        perplexity_artifact=stats.perplexity(nll_artifact),
-        perplexity_delta=stats.perplexity_delta(nll_reference, nll_artifact),
-        kl_mean=stats.mean_interval(scored_kl.mean(axis=1), floor=0.0),
-        kl_median=float(np.quantile(scored_kl, 0.5)),
-        kl_p99=float(np.quantile(scored_kl, 0.99)),
-        kl_max=float(scored_kl.max()),
-        top1_agreement=stats.mean_interval(agreement.mean(axis=1), floor=0.0, ceiling=1.0),
-        by_position=_by_position(kl, scores.positions, text.tokens.shape[1]),
-    )
-
-
-def _by_position(kl_WP: NDArray[np.float64], positions_P: NDArray[np.int64], length: int) -> tuple[PositionBin, ...]:
-    bins = []
-    edges = np.linspace(0, length - 1, min(POSITION_BINS, length // EARLY_STRIDE) + 1).astype(int)
-    for start, stop in itertools.pairwise(edges):
-        inside = (positions_P >= start) & (positions_P < stop)
-        if inside.any():
-            bins.append(PositionBin(start=int(start), stop=int(stop), kl=float(kl_WP[:, inside].mean())))
-    return tuple(bins)

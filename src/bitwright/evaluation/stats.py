@@ -2,12 +2,12 @@
 
 Tokens of one window share a context, so their losses move together; an interval that treats tokens as independent is
 several times too narrow. Here the window is the unit: every window holds equally many scored tokens, so the mean of the
-window means is the mean over tokens, and its spread over windows gives a Student-t interval. Perplexity is an
-exponential of a mean, and its change a difference of two of them on the same windows (paired): both get the
-delete-one-window jackknife.
+window means is the mean over tokens, and its spread over windows gives a Student-t interval. The logarithm of a
+perplexity and of a ratio of two on the same windows (paired) are such means. A difference of perplexities, a root of a
+mean and a mean over tokens of which windows hold unequally many get the delete-one-window jackknife.
 
 Sums run through `math.fsum`, which is correctly rounded: the order of windows cannot change a figure.
-Not here: which figure is held against which limit (verdict.py).
+Not here: quantiles (bootstrap.py); which figure is held against which limit (verdict.py).
 Sources: Cochran, Sampling Techniques, ch. 9 (clusters); Efron & Tibshirani, An Introduction to the Bootstrap, ch. 11.
 """
 
@@ -29,15 +29,24 @@ MIN_WINDOWS = 2  # one window has no spread
 MAX_NLL = 100.0  # exp(100) = 3e43: a ruined model stays a number that JSON can carry
 
 
-def mean_interval(window_means: Floats, *, floor: float = -math.inf, ceiling: float = math.inf) -> Estimate:
-    """Mean over windows [W] with its two-sided 95 % t interval, cut at the bounds that the measure has by nature."""
+def mean_interval(
+    window_means: Floats, *, floor: float = -math.inf, ceiling: float = math.inf, confidence: float = CONFIDENCE
+) -> Estimate:
+    """Mean over windows [W] with its two-sided t interval, cut at the bounds that the measure has by nature."""
     count = _count(window_means)
     mean = math.fsum(window_means) / count
     variance = math.fsum((window_means - mean) ** 2) / (count - 1)
-    return _interval(mean, math.sqrt(variance / count), count, floor=floor, ceiling=ceiling)
+    return _interval(mean, math.sqrt(variance / count), count, floor=floor, ceiling=ceiling, confidence=confidence)
 
 
-def jackknife(columns_WK: Floats, statistic: Callable[[Floats], Floats], *, floor: float = -math.inf) -> Estimate:
+def jackknife(
+    columns_WK: Floats,
+    statistic: Callable[[Floats], Floats],
+    *,
+    floor: float = -math.inf,
+    ceiling: float = math.inf,
+    confidence: float = CONFIDENCE,
+) -> Estimate:
     """`statistic` of the column means, with a delete-one-window interval.
 
     `columns_WK` holds K figures of W windows; `statistic` maps means [..., K] to values [...].
@@ -48,18 +57,45 @@ def jackknife(columns_WK: Floats, statistic: Callable[[Floats], Floats], *, floo
     left_out_W = statistic((totals_K - columns_WK) / (count - 1))
     centre = math.fsum(left_out_W) / count
     variance = math.fsum((left_out_W - centre) ** 2) * (count - 1) / count
-    return _interval(value, math.sqrt(variance), count, floor=floor)
+    return _interval(value, math.sqrt(variance), count, floor=floor, ceiling=ceiling, confidence=confidence)
 
 
-def perplexity(nll_W: Floats) -> Estimate:
+def perplexity(nll_W: Floats, *, confidence: float = CONFIDENCE) -> Estimate:
     """exp of the mean loss, from the mean losses of windows, in nats per token."""
-    return jackknife(nll_W[:, None], lambda means: _exp(means[..., 0]), floor=1.0)
+    return jackknife(nll_W[:, None], lambda means: _exp(means[..., 0]), floor=1.0, confidence=confidence)
 
 
-def perplexity_delta(nll_reference_W: Floats, nll_artifact_W: Floats) -> Estimate:
+def perplexity_delta(nll_reference_W: Floats, nll_artifact_W: Floats, *, confidence: float = CONFIDENCE) -> Estimate:
     """Perplexity of the artifact minus that of the reference, paired by window."""
     pairs_W2 = np.stack([nll_artifact_W, nll_reference_W], axis=1)
-    return jackknife(pairs_W2, lambda means: _exp(means[..., 0]) - _exp(means[..., 1]))
+    return jackknife(pairs_W2, lambda means: _exp(means[..., 0]) - _exp(means[..., 1]), confidence=confidence)
+
+
+def perplexity_ratio(nll_reference_W: Floats, nll_artifact_W: Floats, *, confidence: float = CONFIDENCE) -> Estimate:
+    """Perplexity of the artifact over that of the reference: the exponential of the mean difference of losses, whose
+    interval is taken before the exponential, where it is symmetric.
+    """
+    change = mean_interval(nll_artifact_W - nll_reference_W, confidence=confidence)
+    value, low, high = _exp(np.array([change.value, change.low, change.high]))
+    return Estimate(value=float(value), low=float(low), high=float(high))
+
+
+def root_mean_square(squares_W: Floats, *, confidence: float = CONFIDENCE) -> Estimate:
+    """The root of a mean, from the means of squares in windows."""
+    return jackknife(squares_W[:, None], lambda means: np.sqrt(means[..., 0]), floor=0.0, confidence=confidence)
+
+
+def share_mean(
+    values_WP: Floats, chosen_WP: NDArray[np.bool_], *, ceiling: float = math.inf, confidence: float = CONFIDENCE
+) -> Estimate | None:
+    """Mean of the chosen tokens, where windows hold different numbers of them; None when fewer than two hold any."""
+    counts_W = chosen_WP.sum(axis=1).astype(np.float64)
+    if (counts_W > 0).sum() < MIN_WINDOWS:
+        return None
+    columns_W2 = np.stack([np.where(chosen_WP, values_WP, 0.0).sum(axis=1), counts_W], axis=1)
+    return jackknife(
+        columns_W2, lambda means: means[..., 0] / means[..., 1], floor=0.0, ceiling=ceiling, confidence=confidence
+    )
 
 
 def windows_to_decide(estimate: Estimate, *, limit: float, windows: int) -> int | None:
@@ -80,10 +116,8 @@ def _count(windows: Floats) -> int:
     return count
 
 
-def _interval(
-    value: float, error: float, count: int, *, floor: float = -math.inf, ceiling: float = math.inf
-) -> Estimate:
-    half_width = float(stdtrit(count - 1, 0.5 + CONFIDENCE / 2)) * error
+def _interval(value: float, error: float, count: int, *, floor: float, ceiling: float, confidence: float) -> Estimate:
+    half_width = float(stdtrit(count - 1, 0.5 + confidence / 2)) * error
     low, high = max(floor, value - half_width), min(ceiling, value + half_width)
     return Estimate(value=value, low=min(low, value), high=max(high, value))
 

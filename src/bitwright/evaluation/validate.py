@@ -1,7 +1,8 @@
 """The proof: an artifact, decoded from disk, against the model it was made from.
 
 Both models see the same windows, block by block (lockstep.py); their predictions are compared token by token (score.py)
-and the figures held against the limits of the use case (verdict.py).
+and the figures held against the limits of a profile (verdict.py), more than once where windows are added until every
+gate is decided (judging.py).
 Not here: decoding of artifacts (formats), which text (calibration), the page for people (report).
 """
 
@@ -18,11 +19,15 @@ from bitwright.calibration.corpora import TokenWindows
 from bitwright.core.errors import InputError, MismatchError, UsageError
 from bitwright.core.protocols import SILENT, Progress, RoundsInputs, WeightSource
 from bitwright.core.provenance import provenance
-from bitwright.core.records import ArtifactFile, ValidationRecord, WorstToken
+from bitwright.core.records import ArtifactFile, Floors, Gate, ValidationRecord, WorstToken
 from bitwright.evaluation import verdict
 from bitwright.evaluation.beside import beside_notes
-from bitwright.evaluation.lockstep import BlockWalker, walk_together
-from bitwright.evaluation.score import Scores, score, text_result
+from bitwright.evaluation.judging import judge_texts
+from bitwright.evaluation.lockstep import BlockWalker
+from bitwright.evaluation.pair import Pair
+from bitwright.evaluation.reference_cache import ReferenceCache
+from bitwright.evaluation.sampling import Sampling
+from bitwright.evaluation.score import Scores, joined
 from bitwright.evaluation.stats import MIN_WINDOWS
 from bitwright.facts.thresholds import Thresholds
 from bitwright.modeling.walk import Walker
@@ -50,40 +55,37 @@ def validate(
     batch: int = 4,
     walker: Callable[..., BlockWalker] = Walker,
     devices: Devices = (CPU,),
+    sampling: Sampling | None = None,
+    cache: ReferenceCache | None = None,
+    floors: Callable[[torch.Tensor], Floors] | None = None,
+    extra_gates: Sequence[Gate] = (),
 ) -> ValidationRecord:
     """Measure `artifact` against `reference` on all `texts` and judge it.
 
     `decode` turns token ids into text for the list of worst tokens; `decoder` names the library that decoded the
-    artifact. All texts must have windows of one length. Blocks run on `devices`. Raises `MismatchError` when the two
-    are different models, `InputError` on token ids outside the vocabulary or a reference that is not finite,
+    artifact. All texts must have windows of one length. Blocks run on `devices`. With `sampling`, windows are added
+    until every gate is decided; with a `cache`, the reference's logits are kept and taken from there. `floors` measures
+    the reference against itself on given tokens; `extra_gates` are what other checks found. Raises `MismatchError` when
+    the two are different models, `InputError` on token ids outside the vocabulary or a reference that is not finite,
     `UsageError` on too little text.
     """
     started = time.monotonic()
     _check_models(reference, artifact)
     tokens_WT = _all_tokens(texts, reference.facts.vocab)
     beside = beside_notes(reference, artifact)
-    here, there = (walker(source, devices=devices) for source in (reference, artifact))
     with full_memory_said(devices):
-        walked = walk_together(here, there, tokens_WT, progress=progress, batch=batch)
-        scores = score(here, there, walked, tokens_WT, progress=progress)
-
-    results, finite_gates, begin = [], [], 0
-    for text in texts:
-        part = scores.windows(begin, begin + len(text.tokens))
-        begin += len(text.tokens)
-        result = text_result(text, part)
-        if result:
-            results.append(result)
-        if not part.sound.all():
-            finite_gates.append(verdict.finite_gate(text.name, int((~part.sound).sum())))
-    gates = finite_gates + verdict.gates(results, thresholds)
+        floor = floors(tokens_WT) if floors else None
+        pair = Pair(reference, artifact, walker=walker, devices=devices, batch=batch, cache=cache, progress=progress)
+        judged = judge_texts(pair, texts, thresholds, sampling or Sampling(looks=(len(tokens_WT),), more=_no_more))
+    gates = [*extra_gates, *judged.gates]
     return ValidationRecord(
         verdict=verdict.overall(gates),
         use_case=thresholds.use_case,
+        profile=thresholds.name,
         gates=tuple(gates),
-        texts=tuple(results),
-        layers=walked.layers,
-        worst=_worst(texts, scores, decode),
+        texts=tuple(judged.results),
+        layers=pair.layers,
+        worst=_worst(judged.texts, joined(judged.scores), decode),
         reference=reference.facts.path,
         reference_fingerprint=reference.facts.fingerprint,
         artifact=artifact.facts.path,
@@ -93,8 +95,15 @@ def validate(
         seconds=time.monotonic() - started,
         command=command,
         provenance=msgspec.structs.replace(provenance(), device=label(devices)),
-        notes=(*verdict.notes(results, gates), *_rounding_notes(artifact), *beside),
+        floors=floor,
+        looks=judged.looks,
+        confidence=judged.confidence,
+        notes=(*verdict.notes(judged.results, gates, floor), *_rounding_notes(artifact), *beside, *pair.notes()),
     )
+
+
+def _no_more(text: int, start: int, stop: int) -> TokenWindows | None:
+    return None
 
 
 def _rounding_notes(artifact: WeightSource) -> list[str]:

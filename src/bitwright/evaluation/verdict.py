@@ -1,8 +1,8 @@
 """Estimates against limits: PASS, FAIL, or honestly INCONCLUSIVE.
 
 A gate passes when its whole 95 % interval lies below the limit and fails when it lies above; else the texts were too
-short to tell. So an artifact that in truth stands at the limit passes by luck in about one of forty validations.
-Every text is gated; the worst gate is the verdict.
+short to tell. So an artifact that in truth stands at the limit passes by luck in about one of forty validations, and
+that however often windows were added (sampling.py). Every text is gated; the worst gate is the verdict.
 Not here: the thresholds themselves (facts).
 """
 
@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bitwright.core.records import Estimate, Gate, TextResult, Verdict
+import msgspec
+
+from bitwright.core.records import Estimate, Floors, Gate, TextResult, Verdict
+from bitwright.evaluation.figures import flips
 from bitwright.evaluation.stats import windows_to_decide
-from bitwright.facts.thresholds import Thresholds
+from bitwright.facts.thresholds import Thresholds, limits, source_of
 
 ANOTHER_MODEL_NATS = 5.0  # 2-bit rounding to nearest stays near 1; beyond this the two models share little
 FEW_WINDOWS = 8  # Student's t needs 2.4 standard errors here, and skew of KL is not yet averaged out
@@ -25,24 +28,36 @@ def judge(estimate: Estimate, limit: float) -> Verdict:
     return "FAIL" if estimate.low > limit else "INCONCLUSIVE"
 
 
-def gates(results: Sequence[TextResult], thresholds: Thresholds) -> list[Gate]:
-    """Two gates for every text."""
-    found = []
-    for result in results:
-        for measure in ("kl_mean", "perplexity_delta"):
-            estimate: Estimate = getattr(result, measure)
-            limit: float = getattr(thresholds, measure)
-            verdict = judge(estimate, limit)
-            found.append(
-                Gate(
-                    measure=measure,
-                    limit=limit,
-                    estimate=estimate,
-                    verdict=verdict,
-                    source=thresholds.source,
-                    text=result.name,
-                )
-            )
+def gates(results: Sequence[TextResult], profile: Thresholds) -> list[Gate]:
+    """One gate for every text and measure that has a limit; measures of other checks have none here."""
+    return [
+        _gate(result, estimate, measure, limit, source_of(profile, measure))
+        for result in results
+        for measure, limit in limits(profile).items()
+        if (estimate := _estimate(result, measure)) is not None
+    ]
+
+
+def _gate(result: TextResult, estimate: Estimate, measure: str, limit: float, source: str) -> Gate:
+    verdict = judge(estimate, limit)
+    needed = windows_to_decide(estimate, limit=limit, windows=result.windows) if verdict == "INCONCLUSIVE" else None
+    return Gate(
+        measure=measure,
+        limit=limit,
+        estimate=estimate,
+        verdict=verdict,
+        source=source,
+        text=result.name,
+        windows_more=max(1, needed - result.windows) if needed else None,
+    )
+
+
+def _estimate(result: TextResult, measure: str) -> Estimate | None:
+    if measure == "top1_flips":
+        return flips(result)
+    if measure == "kl_p99":
+        return next(quantile.kl for quantile in result.kl_quantiles if quantile.share == 0.99)
+    found: Estimate | None = getattr(result, measure, None)
     return found
 
 
@@ -59,6 +74,25 @@ def finite_gate(text: str, bad_windows: int) -> Gate:
     )
 
 
+def narrowed(now: Sequence[Gate], before: Sequence[Gate]) -> list[Gate]:
+    """The gates of a later look, their intervals cut to those of the looks before: all of them hold at once, and what
+    was decided stays decided.
+    """
+    seen = {(gate.text, gate.measure): gate.estimate for gate in before}
+    return [_cut(gate, seen.get((gate.text, gate.measure), gate.estimate)) for gate in now]
+
+
+def _cut(gate: Gate, old: Estimate) -> Gate:
+    new = gate.estimate
+    low, high = max(new.low, old.low), min(new.high, old.high)
+    if low > high:  # one of twenty texts; the later look knows more
+        low, high = new.low, new.high
+    cut = Estimate(value=min(max(new.value, low), high), low=low, high=high)
+    verdict = judge(cut, gate.limit)
+    more = gate.windows_more if verdict == "INCONCLUSIVE" else None
+    return msgspec.structs.replace(gate, estimate=cut, verdict=verdict, windows_more=more)
+
+
 def overall(all_gates: Sequence[Gate]) -> Verdict:
     """The worst gate."""
     verdicts = {gate.verdict for gate in all_gates}
@@ -67,7 +101,7 @@ def overall(all_gates: Sequence[Gate]) -> Verdict:
     return "INCONCLUSIVE" if "INCONCLUSIVE" in verdicts else "PASS"
 
 
-def notes(results: Sequence[TextResult], all_gates: Sequence[Gate]) -> list[str]:
+def notes(results: Sequence[TextResult], all_gates: Sequence[Gate], floors: Floors | None = None) -> list[str]:
     """What a reader must know to weigh the verdict."""
     windows = {result.name: result.windows for result in results}
     found = []
@@ -76,11 +110,10 @@ def notes(results: Sequence[TextResult], all_gates: Sequence[Gate]) -> list[str]
             found.append(
                 f"{gate.text}: logits are not finite in {gate.estimate.value:.0f} windows; the others are measured"
             )
-        if gate.verdict == "INCONCLUSIVE":
-            needed = windows_to_decide(gate.estimate, limit=gate.limit, windows=windows[gate.text])
+        if gate.verdict == "INCONCLUSIVE" and gate.text in windows:
             cure = (
-                f"about {needed} windows would decide it"
-                if needed
+                f"about {gate.windows_more} more windows would decide it"
+                if gate.windows_more
                 else "it lies on the limit, more text will not decide it"
             )
             measure = gate.measure.replace("_", " ")
@@ -92,4 +125,17 @@ def notes(results: Sequence[TextResult], all_gates: Sequence[Gate]) -> list[str]
             found.append(
                 f"{result.name}: mean KL is {result.kl_mean.value:.1f} nats; was the artifact made from this reference?"
             )
+        found += _floor_notes(result, floors)
     return found
+
+
+def _floor_notes(result: TextResult, floors: Floors | None) -> list[str]:
+    """Where a mean KL is as small as what arithmetic alone does."""
+    if floors is None or not result.kl_mean.value:
+        return []
+    if result.kl_mean.value < 2 * floors.order_kl:
+        return [f"{result.name}: mean KL is within twice the floor of this measurement ({floors.order_kl:.2g} nats)"]
+    if result.kl_mean.value < floors.bfloat16_kl:
+        said = f"mean KL is less than what bfloat16 arithmetic does to the original ({floors.bfloat16_kl:.2g} nats)"
+        return [f"{result.name}: {said}"]
+    return []

@@ -172,7 +172,11 @@ class Walker:
         """Load block `index`, run all windows through it in batches, drop it."""
         copies, batches = self.copies(self.load_block(index)), torch.split(hidden_WTH, batch)
         outputs = (self.forward(block, part) for block, part in zip(itertools.cycle(copies), batches, strict=False))
-        return torch.cat(list(fetched(outputs, len(copies))))
+        result_WTH, start = torch.empty_like(hidden_WTH), 0
+        for part in fetched(outputs, len(copies)):
+            result_WTH[start : start + len(part)] = part
+            start += len(part)
+        return result_WTH
 
     def final_norm(self, device: torch.device = CPU) -> nn.Module:
         """The norm before the head, loaded at the first call and kept."""

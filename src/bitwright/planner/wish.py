@@ -22,8 +22,9 @@ import msgspec
 from bitwright.core.choices import UseCase
 from bitwright.core.devices import DeviceFacts
 from bitwright.core.documents import Record
-from bitwright.core.errors import InputError, UsageError, did_you_mean, from_os_error
+from bitwright.core.errors import UsageError, did_you_mean
 from bitwright.core.target import Aim, CacheType, Constraints, Limits, Load, QualityFloor, Target
+from bitwright.facts.key_file import read_keys
 from bitwright.facts.thresholds import thresholds
 from bitwright.facts.workloads import workload_row
 
@@ -59,21 +60,8 @@ class Wish(Record, frozen=True, kw_only=True, rename="kebab"):
 
 def read_wish(path: Path) -> Wish:
     """The wish of a YAML file. Raises `InputError` for a broken one, `UsageError` for an unknown key or value."""
-    import yaml
-
-    try:
-        found: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise from_os_error(error, path) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        said = " ".join(str(error).split())
-        raise InputError(f"`{path}` is not YAML: {said}", hint="write lines as `concurrency: 8`") from error
-    if not isinstance(found, dict):
-        raise InputError(f"`{path}` holds no keys", hint="write lines as `concurrency: 8`")
     known = [field.encode_name for field in msgspec.structs.fields(Wish)]
-    for key in found:
-        if str(key) not in known:
-            raise UsageError(f"`{path}` has an unknown key `{key}`", hint=did_you_mean(str(key), known))
+    found = read_keys(path, known, example="concurrency: 8")
     try:
         return msgspec.convert(found, Wish)
     except msgspec.ValidationError as error:

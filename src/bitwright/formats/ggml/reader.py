@@ -105,7 +105,7 @@ class GgufSource:
         kind = part.tensor.tensor_type
         try:
             with np.errstate(all="ignore"):
-                values = np.array(gguf.dequantize(part.data, kind), dtype=np.float32)
+                values = np.require(gguf.dequantize(part.data, kind), np.float32, "W")  # mapped values are copied
         except NotImplementedError as error:
             raise UnsupportedError(f"`{self.path}`: type {kind.name} of `{stored}` has no decoder") from error
         if not np.isfinite(values).all():

@@ -58,6 +58,7 @@ check: setup
 	$(BIN)/python scripts/make_cli_docs.py --check
 	$(BIN)/python scripts/make_cells_docs.py --check
 	$(BIN)/python scripts/make_facts_docs.py --check
+	$(BIN)/python scripts/make_record_docs.py --check
 	$(BIN)/python scripts/make_engine_docs.py --check
 	$(BIN)/python scripts/make_handbook_docs.py --check
 
@@ -69,6 +70,7 @@ docs: setup
 	$(BIN)/python scripts/make_cli_docs.py
 	$(BIN)/python scripts/make_cells_docs.py
 	$(BIN)/python scripts/make_facts_docs.py
+	$(BIN)/python scripts/make_record_docs.py
 	$(BIN)/python scripts/make_engine_docs.py
 	$(BIN)/python scripts/make_handbook_docs.py
 

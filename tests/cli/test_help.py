@@ -17,6 +17,7 @@ COMMANDS = (
     "plan",
     "quantize",
     "validate",
+    "compare",
     "serve",
     "inspect",
     "imatrix",

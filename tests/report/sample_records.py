@@ -10,11 +10,14 @@ import msgspec
 from bitwright.core.plan import CalibrationPlan, DeviceFacts, Memory, ModelFacts, Plan, Reason
 from bitwright.core.records import (
     ArtifactFile,
+    ConfidenceBin,
     Estimate,
+    Floors,
     Gate,
     LayerError,
     PositionBin,
     Provenance,
+    Quantile,
     QuantRecord,
     SpeedPoint,
     SpeedRecord,
@@ -32,6 +35,8 @@ MADE = Provenance(
     libraries={"torch": "2.13.0", "gguf": "0.19.0"},
     threads=2,
     created="2026-01-01T00:00:00+00:00",
+    hardware="a processor of 2 cores, 24.0 GiB",
+    code_sha256="0c" * 32,
 )
 KINDS = {"q_proj": 0.9, "k_proj": 0.7, "v_proj": 1.3, "o_proj": 2.0, "gate_proj": 1.1, "up_proj": 1.4, "down_proj": 2.6}
 LAYERS = 30
@@ -134,10 +139,41 @@ def text(name: str = "wikitext2-test", kl: float = 0.0452) -> TextResult:
         kl_max=3.2,
         top1_agreement=Estimate(value=0.871, low=0.86, high=0.88),
         by_position=tuple(
-            PositionBin(start=32 * i, stop=32 * i + 32, kl=kl * (1 + 1.5 / (i + 1)) * (1 + 0.1 * math.sin(3 * i)))
+            PositionBin(start=32 * i, stop=32 * i + 32, kl=at, interval=around(at, 0.08))
             for i in range(16)
+            for at in [kl * (1 + 1.5 / (i + 1)) * (1 + 0.1 * math.sin(3 * i))]
         ),
+        perplexity_ratio=Estimate(value=1.0064, low=1.003, high=1.0098),
+        kl_quantiles=tuple(
+            Quantile(share=share, kl=around(value, 0.15))
+            for share, value in ((0.5, 0.021), (0.9, 0.11), (0.99, 0.41), (0.999, 1.3))
+        ),
+        top5_agreement=Estimate(value=0.861, low=0.855, high=0.867),
+        rms_probability_change=Estimate(value=0.041, low=0.038, high=0.044),
+        by_confidence=tuple(
+            ConfidenceBin(
+                low=low,
+                high=high,
+                tokens=tokens,
+                kl=around(kl * factor, 0.1),
+                top1_agreement=around(agreement, 0.02),
+            )
+            for low, high, tokens, factor, agreement in (
+                (0.0, 0.1, 800, 1.3, 0.61),
+                (0.1, 0.25, 1300, 1.5, 0.74),
+                (0.25, 0.5, 1400, 1.2, 0.86),
+                (0.5, 0.75, 1000, 0.9, 0.95),
+                (0.75, 0.9, 600, 0.5, 0.991),
+                (0.9, 0.99, 620, 0.15, 0.999),
+                (0.99, 1.0, 400, 0.02, 1.0),
+            )
+        ),
+        window_kl=tuple(kl * (1 + 0.2 * math.sin(5 * i)) for i in range(24)),
     )
+
+
+def around(value: float, share: float) -> Estimate:
+    return Estimate(value=value, low=value * (1 - share), high=value * (1 + share))
 
 
 def gates_of(result: TextResult, kl: Verdict) -> list[Gate]:
@@ -184,6 +220,10 @@ def validation(verdict: Verdict = "PASS", **changes: Any) -> ValidationRecord:
         command="bitwright validate out/wide-Q4_K_M.gguf --reference models/wide --text wikitext2-test.txt",
         provenance=MADE,
         notes=("python-source: 24 windows",),
+        floors=Floors(tokens=510, order_kl=3.1e-9, order_flips=0.0, bfloat16_kl=0.00052, bfloat16_flips=0.0078),
+        settings_sha256="5e" * 32,
+        parameters=228_900_000,
+        reference_bytes=457_827_856,
     )
     return msgspec.structs.replace(whole, **changes)
 

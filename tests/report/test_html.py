@@ -87,9 +87,45 @@ def test_every_figure_that_matters_is_there():
         assert expected in words, expected
 
 
+def test_the_floors_stand_beside_the_figure():
+    words = Page(whole()).words
+    assert "the original in bfloat16, as engines serve it 0.00052" in words
+    assert "90 to 99 % 10.1 %" in words
+    assert "86.1 %" in words
+    assert "1.3" in words
+
+
+def test_a_record_without_floors_and_bins_has_a_page():
+    bare = msgspec.structs.replace(sample.text(), by_confidence=(), kl_quantiles=(), top5_agreement=None)
+    words = Page(whole(floors=None, texts=(bare,), layers=())).words
+    assert "How much is that?" not in words
+    assert "Where the original was sure" not in words
+    assert "Error after each block" not in words
+
+
+@pytest.mark.parametrize(("verdict", "step"), [("FAIL", "keeps more bits"), ("INCONCLUSIVE", "about 40 more windows")])
+def test_what_to_do_follows_the_verdict(verdict, step):
+    record = sample.validation(verdict)
+    gates = tuple(
+        msgspec.structs.replace(gate, windows_more=40) if gate.verdict == "INCONCLUSIVE" else gate
+        for gate in record.gates
+    )
+    assert step in Page(whole(verdict, gates=gates)).words[:1200]
+
+
+def test_what_was_not_measured_is_said():
+    words = Page(render(sample.plan(), None, sample.validation(), None)).words
+    for gap in (
+        "Other text judged on wikitext2-test and python-source alone",
+        "windows hold 512 tokens",
+        "no engine was",
+    ):
+        assert gap in words
+
+
 def test_seven_charts_are_drawn():
     html = whole()
-    assert html.count('<svg class="chart"') == 7
+    assert html.count('<svg class="chart') == 7
     assert html.count('<svg class="gauge') == 4
 
 

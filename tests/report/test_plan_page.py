@@ -62,10 +62,10 @@ def test_every_type_is_a_dot_and_the_plans_own_is_large(plan: Plan) -> None:
     assert plan.ranking is not None
     types = {option.type for option in plan.ranking.options}
     for svg in (pareto.price_chart(plan), pareto.time_chart(plan)):
-        circles = list(ElementTree.fromstring(str(svg).partition("<p class")[0]).iter("circle"))
-        tips = {circle.findtext("title", ""): circle.get("r") for circle in circles}
+        marks = list(ElementTree.fromstring(str(svg).partition("<p class")[0]).iter("path"))
+        tips = {mark.findtext("title", ""): mark.get("transform", "") for mark in marks}
         assert {tip.partition(":")[0].partition(" in ")[0] for tip in tips} == types
-        assert [tip.partition(":")[0].partition(" in ")[0] for tip, radius in tips.items() if radius == "7"] == [
+        assert [tip.partition(":")[0].partition(" in ")[0] for tip, place in tips.items() if "scale(8)" in place] == [
             plan.type
         ]
 

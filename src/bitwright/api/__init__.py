@@ -4,6 +4,7 @@ Importing this costs nothing; each verb loads what it needs when it is called. N
 """
 
 from bitwright.api.budget import share_out
+from bitwright.api.comparison import compare
 from bitwright.api.conversion import convert
 from bitwright.api.decision import make_plan as plan
 from bitwright.api.importance import imatrix
@@ -19,6 +20,7 @@ from bitwright.api.shipment import ship
 __all__ = [
     "calibrate",
     "chat",
+    "compare",
     "convert",
     "facts",
     "imatrix",

@@ -70,6 +70,7 @@ def validate(
     reference_cache: Path | str | None = None,
     command: str | None = None,
     device: str = CPU,
+    supply: Supply | None = None,
     progress: Progress = SILENT,
 ) -> ValidationRecord:
     """Measure `artifact`, decoded from disk by a library that is not ours, against `reference`, with the adapter
@@ -77,9 +78,9 @@ def validate(
 
     `texts` are files, `NAME=FILE`, or `self`: without any, the reference writes the text itself, with seed
     `seed + 1000`. The reference's logits are kept in the folder `reference_cache`, or in the user's cache where that is
-    `auto`. An artifact that bitwright wrote keeps the summary (GGUF key, model card); where that fails, `progress` says
-    so and the record stands. Raises `MismatchError` for an artifact of another model, `UsageError` for text that it was
-    calibrated on.
+    `auto`; `supply` holds windows that were drawn for another artifact. An artifact that bitwright wrote keeps the
+    summary (GGUF key, model card); where that fails, `progress` says so and the record stands. Raises `MismatchError`
+    for an artifact of another model, `UsageError` for text that it was calibrated on.
     """
     from bitwright.evaluation.validate import validate as measure
     from bitwright.facts.thresholds import read_profile, thresholds
@@ -91,7 +92,9 @@ def validate(
     named = named_texts(texts)
     folder = model_folder(reference, progress=progress)
     original, decoded = _reference(folder, adapter_folder(lora)), open_source(place)
-    supply = Supply(texts=named, folder=folder, original=original, length=length, seed=seed, progress=progress)
+    supply = supply or Supply(
+        texts=named, folder=folder, original=original, length=length, seed=seed, progress=progress
+    )
     drawn = _unused_windows(made_here(place), place, supply, texts, windows)
     flags = {"--lora": lora, "--profile": profile, "--reference-cache": reference_cache}
     flags["--device"] = None if device == CPU else device

@@ -60,7 +60,10 @@ def _named(word: str) -> NamedText:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Supply:
-    """Where the windows of texts come from. `folder` holds the reference's tokenizer, `original` its weights."""
+    """Where the windows of texts come from. `folder` holds the reference's tokenizer, `original` its weights.
+
+    Windows that the original wrote are kept, because they take it a minute.
+    """
 
     texts: tuple[NamedText, ...]
     folder: Path
@@ -68,6 +71,7 @@ class Supply:
     length: int
     seed: int
     progress: Progress = SILENT
+    written: dict[tuple[int, int], TokenWindows] = dataclasses.field(default_factory=dict)  # windows [start, stop)
 
     def windows(self, index: int, start: int, stop: int) -> TokenWindows | None:
         """Windows [start, stop) of text `index`; fewer or none where it ends."""
@@ -96,12 +100,14 @@ class Supply:
         from bitwright.calibration.selftext import self_windows
         from bitwright.formats.original import other_weights
 
-        return self_windows(
-            self.folder,
-            stop - start,
-            self.length,
-            self.seed + SELF_SEED_OFFSET + start,
-            temperature=SELF_TEMPERATURE,
-            source=other_weights(self.folder, self.original),
-            progress=self.progress,
-        )
+        if (start, stop) not in self.written:
+            self.written[start, stop] = self_windows(
+                self.folder,
+                stop - start,
+                self.length,
+                self.seed + SELF_SEED_OFFSET + start,
+                temperature=SELF_TEMPERATURE,
+                source=other_weights(self.folder, self.original),
+                progress=self.progress,
+            )
+        return self.written[start, stop]

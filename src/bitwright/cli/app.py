@@ -14,7 +14,20 @@ from typing import Annotated
 
 import typer
 
-from bitwright.cli import calibrate, convert, facts, imatrix, inspect, lint, plan, quantize, serve, ship, validate
+from bitwright.cli import (
+    calibrate,
+    compare,
+    convert,
+    facts,
+    imatrix,
+    inspect,
+    lint,
+    plan,
+    quantize,
+    serve,
+    ship,
+    validate,
+)
 from bitwright.cli.faults import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, report
 from bitwright.core.provenance import version
 
@@ -61,7 +74,7 @@ def _root(
     pass
 
 
-for command in (ship, plan, quantize, validate, serve, inspect, imatrix, convert, facts, calibrate, lint):
+for command in (ship, plan, quantize, validate, compare, serve, inspect, imatrix, convert, facts, calibrate, lint):
     app.command(epilog=command.EPILOG)(command.run)
 
 # Objects between two searches for cycles, 700 by default: imports make hundreds of thousands that all stay, and looking

@@ -197,6 +197,7 @@ class TextResult(Record, frozen=True, kw_only=True):
     )
     rms_probability_change: Estimate | None = None  # of the token that the text goes on with
     by_confidence: tuple[ConfidenceBin, ...] = ()
+    window_kl: tuple[float, ...] = ()  # mean of each window with numbers, in order
     cache_error: float | None = None  # standard error that cached reference logits add to the mean KL
 
 

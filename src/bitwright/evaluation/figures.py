@@ -64,6 +64,7 @@ def text_result(text: TokenWindows, scores: Scores, *, confidence: float = CONFI
         rms_probability_change=stats.root_mean_square(np.square(change).mean(axis=1), confidence=confidence),
         by_position=_by_position(kl_all, scores.positions, text.tokens.shape[1], confidence),
         by_confidence=_by_confidence(kl, same_top, measures.confidence[sound][:, scored], confidence),
+        window_kl=tuple(kl.mean(axis=1).tolist()),
         cache_error=_cache_error(scores),
     )
 

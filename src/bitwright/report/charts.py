@@ -3,6 +3,7 @@
 Why by hand: a plotting script adds 4.5 MB of JavaScript to every report, or a numeric stack to a room that needs none;
 these charts take a few kilobytes, print well, follow light and dark through the page's own colours
 (classes `s0` … `s7`) and need nothing from the network. Every mark carries a `<title>`, which browsers show on hover.
+Series differ in shape as well as in colour, for eyes and printers that see no colours.
 Not here: what is drawn (figures.py).
 """
 
@@ -12,7 +13,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from bitwright.report.labels import limit_boxes, place_labels
 
@@ -20,6 +21,11 @@ WIDTH, HALF_WIDTH, HEIGHT = 960, 470, 300
 LEFT, RIGHT, TOP, BOTTOM = 72, 16, 14, 46
 COLOURS = 8
 TICKS = 5
+SHAPES = (  # around the origin, about 2 units wide
+    "M-.9 0a.9 .9 0 1 0 1.8 0a.9 .9 0 1 0 -1.8 0z", "M-.8 -.8h1.6v1.6h-1.6z", "M0 -1.1L1 .8H-1z",
+    "M0 -1.2L1.1 0L0 1.2L-1.1 0z", "M0 1.1L1 -.8H-1z", "M-1.1 -.35h.75v-.75h.7v.75h.75v.7h-.75v.75h-.7v-.75h-.75z",
+    "M-.5 -1L0 -.5L.5 -1L1 -.5L.5 0L1 .5L.5 1L0 .5L-.5 1L-1 .5L-.5 0L-1 -.5z", "M-.5 -1h1L1 0L.5 1h-1L-1 0z",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +42,16 @@ class Point:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """Marks of one colour. `joined` draws a line through them; `strong` marks are large, and above all others."""
+    """Marks of one colour. `joined` draws a line through them; `strong` marks are large, and above all others.
+
+    `kind` is a class to colour them by instead of their place: pass, fail, inconclusive.
+    """
 
     name: str
     points: tuple[Point, ...]
     joined: bool = True
     strong: bool = False
+    kind: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +65,7 @@ class Bar:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Scale:
+class Scale:
     """Data → pixels, linear or logarithmic."""
 
     low: float
@@ -102,7 +112,7 @@ def chart(
         return Markup("")
     highs = [point.high if point.high is not None else point.y for point in points] + ([limit[1]] if limit else [])
     lows = [point.y for point in points]
-    x = _Scale(
+    x = Scale(
         *x_span
         or _span([point.x for point in points] + ([0.0] if x_from_zero else []), room=0.06 if x_from_zero else 0.0),
         LEFT,
@@ -110,15 +120,15 @@ def chart(
     )
     floor = min(lows) / 1.3 if log_y else min(0.0, *lows, 0.0)
     top = max(highs) * (1.3 if log_y else 1.08)
-    y = _Scale(*_span([floor, top]), HEIGHT - BOTTOM, TOP, log_y)
+    y = Scale(*_span([floor, top]), HEIGHT - BOTTOM, TOP, log_y)
     body = [_axes(x, y, x_label, y_label), _limit(limit, x, y)]
     coloured = sorted(enumerate(drawn), key=lambda held: held[1].strong)
     body += [_series(one, index % COLOURS, x, y) for index, one in coloured]
     marks = [(x(point.x), y(point.y)) for point in points]
     taken = [] if limit is None else limit_boxes(limit[0], right=x.stop, y=y(limit[1]))
     body += place_labels([point.label for point in points], marks, right=x.stop, bottom=y.start, taken=taken)
-    names = [one.name for one in drawn if one.name]
-    return _svg(body, title=title, width=width, height=HEIGHT) + (_legend(names) if len(names) > 1 else Markup(""))
+    named = [(index % COLOURS, one) for index, one in enumerate(drawn) if one.name and one.points]
+    return _svg(body, title=title, width=width, height=HEIGHT) + (_legend(named) if len(named) > 1 else Markup(""))
 
 
 def bars(entries: Sequence[Bar], *, title: str, width: int = HALF_WIDTH) -> Markup:
@@ -148,7 +158,7 @@ def interval(*, value: float, low: float, high: float, limit: float, verdict: st
     """A thin gauge: the estimate with its interval, and the limit that it is held against."""
     width, height = 260, 40
     ends = [0.0, low, high, limit]
-    x = _Scale(*_span([min(ends), max(ends)], room=0.08), 6, width - 6)
+    x = Scale(*_span([min(ends), max(ends)], room=0.08), 6, width - 6)
     label = f"{value:.4g}, interval {low:.4g} to {high:.4g}, limit {limit:g}"
     edge = "end" if x(limit) > width / 2 else "start"
     return Markup(
@@ -165,26 +175,30 @@ def _drawable(series: Series, log_y: bool) -> Series:
     return dataclasses.replace(series, points=kept)
 
 
-def _series(series: Series, colour: int, x: _Scale, y: _Scale) -> Markup:
+def _series(series: Series, colour: int, x: Scale, y: Scale) -> Markup:
     parts = []
+    look = series.kind or f"s{colour}"
     if series.joined and len(series.points) > 1:
         path = " ".join(f"{x(point.x)},{y(point.y)}" for point in series.points)
-        parts.append(Markup('<polyline class="line s{}" points="{}"/>').format(colour, path))
+        parts.append(Markup('<polyline class="line {}" points="{}"/>').format(look, path))
     for point in series.points:
         px, py = x(point.x), y(point.y)
-        parts.append(Markup('<circle class="mark s{}" cx="{}" cy="{}" r="{}"><title>{}</title></circle>').format(
-            colour, px, py, 3 if series.joined else 7 if series.strong else 4, point.tip
-        ))  # fmt: skip
+        size = 3.4 if series.joined else 8 if series.strong else 4.6
+        parts.append(
+            Markup(
+                '<path class="mark {}" d="{}" transform="translate({} {}) scale({})"><title>{}</title></path>'
+            ).format(look, SHAPES[colour], px, py, size, point.tip)
+        )
         if point.low is not None and point.high is not None:
             parts.append(
-                Markup('<line class="line s{}" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
-                    colour, px, px, y(point.low), y(point.high)
+                Markup('<line class="line {}" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
+                    look, px, px, y(point.low), y(point.high)
                 )
             )
     return Markup("").join(parts)
 
 
-def _axes(x: _Scale, y: _Scale, x_label: str, y_label: str) -> Markup:
+def _axes(x: Scale, y: Scale, x_label: str, y_label: str) -> Markup:
     parts = []
     bottom, right = HEIGHT - BOTTOM, x.stop
     for tick in y.ticks():
@@ -192,12 +206,12 @@ def _axes(x: _Scale, y: _Scale, x_label: str, y_label: str) -> Markup:
             Markup(
                 '<line class="grid" x1="{0}" x2="{1}" y1="{2}" y2="{2}"/>'
                 '<text class="tick" x="{3}" y="{4}" text-anchor="end">{5}</text>'
-            ).format(LEFT, right, y(tick), LEFT - 8, y(tick) + 4, _number(tick))
+            ).format(LEFT, right, y(tick), LEFT - 8, y(tick) + 4, number(tick))
         )
     for tick in x.ticks():
         parts.append(
             Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
-                x(tick), bottom + 18, _number(tick)
+                x(tick), bottom + 18, number(tick)
             )
         )
     middle = (TOP + bottom) / 2
@@ -211,7 +225,7 @@ def _axes(x: _Scale, y: _Scale, x_label: str, y_label: str) -> Markup:
     return Markup("").join(parts)
 
 
-def _limit(limit: tuple[str, float] | None, x: _Scale, y: _Scale) -> Markup:
+def _limit(limit: tuple[str, float] | None, x: Scale, y: Scale) -> Markup:
     if limit is None:
         return Markup("")
     name, value = limit
@@ -222,15 +236,17 @@ def _limit(limit: tuple[str, float] | None, x: _Scale, y: _Scale) -> Markup:
 
 
 def _svg(body: Sequence[Markup], *, title: str, width: int, height: int) -> Markup:
-    return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        width, height, title, Markup("").join(body)
-    )
+    return Markup(
+        '<div class="scroll"><svg class="chart{}" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg></div>'
+    ).format(" whole" if width > HALF_WIDTH else "", width, height, title, Markup("").join(body))
 
 
-def _legend(names: Sequence[str]) -> Markup:
+def _legend(named: Sequence[tuple[int, Series]]) -> Markup:
     entries = (
-        Markup('<span><i class="dot{}"></i>{}</span>').format(index % COLOURS, escape(name))
-        for index, name in enumerate(names)
+        Markup(
+            '<span><svg viewBox="-1.3 -1.3 2.6 2.6" aria-hidden="true"><path class="mark {}" d="{}"/></svg>{}</span>'
+        ).format(series.kind or f"s{colour}", SHAPES[colour], series.name)
+        for colour, series in named
     )
     return Markup('<p class="legend">{}</p>').format(Markup("").join(entries))
 
@@ -250,7 +266,7 @@ def _round_numbers(low: float, high: float) -> list[float]:
     return [index * step for index in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     if value and (abs(value) < 1e-3 or abs(value) >= 1e6):
         return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
     return f"{value:g}" if abs(value) < 1e4 else f"{value:,.0f}".replace(",", " ")

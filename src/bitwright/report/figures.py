@@ -31,6 +31,8 @@ def kl_by_position(texts: Sequence[TextResult]) -> Markup:
                     x=(b.start + b.stop) / 2,
                     y=b.kl,
                     tip=f"{text.name}, tokens {b.start} to {b.stop - 1}: {b.kl:.4g} nats",
+                    low=None if b.interval is None else b.interval.low,
+                    high=None if b.interval is None else b.interval.high,
                 )
                 for b in text.by_position
             ),

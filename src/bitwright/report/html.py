@@ -26,14 +26,19 @@ from bitwright.core.records import (
     ValidationRecord,
 )
 from bitwright.core.units import format_bytes, format_seconds
-from bitwright.report import figures, pareto
+from bitwright.report import figures, pareto, rows
+from bitwright.report.limits import not_measured
 
 MEASURES = {
     "kl_mean": "mean KL (nats per token)",
     "perplexity_delta": "change of perplexity",
+    "perplexity_ratio": "perplexity, artifact over original",
+    "top1_flips": "other top token (share)",
+    "kl_p99": "KL that 99 of 100 tokens stay below (nats)",
     "finite_logits": "windows without numbers",
 }
 WORDS = {"PASS": "good enough", "FAIL": "not good enough", "INCONCLUSIVE": "not settled"}
+ORDER = ("FAIL", "INCONCLUSIVE", "PASS")
 VISIBLE = str.maketrans({"\n": "↵", "\t": "⇥", "\r": "␍"})
 
 
@@ -54,11 +59,15 @@ def render(
             quant=quant,
             validation=validation,
             speed=speed,
-            title=_name(validation.artifact),
+            title=last_part(validation.artifact),
             word=WORDS[validation.verdict],
             sentence=verdict_sentence(validation),
+            next_step=next_step(validation),
+            not_measured=not_measured(plan, validation, speed),
+            rows=rows,
             cards=_cards(plan, validation, speed),
             measures=MEASURES,
+            gates=sorted(validation.gates, key=lambda gate: ORDER.index(gate.verdict)),
             figures=figures,
             pareto=pareto,
             others=others,
@@ -79,14 +88,20 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     found.filters.update(
-        size=format_bytes, duration=format_seconds, digits=digits, span=span, visible=visible, percent=percent
+        size=format_bytes,
+        duration=format_seconds,
+        digits=digits,
+        span=span,
+        visible=visible,
+        percent=percent,
+        last=last_part,
     )
     return found
 
 
 def verdict_sentence(validation: ValidationRecord) -> str:
     """The verdict as one plain sentence."""
-    name, use = _name(validation.artifact), validation.use_case
+    name, use = last_part(validation.artifact), validation.use_case
     if validation.verdict == "PASS":
         worst = max(validation.texts, key=lambda text: text.kl_mean.value)
         return (
@@ -98,6 +113,20 @@ def verdict_sentence(validation: ValidationRecord) -> str:
     if validation.verdict == "FAIL":
         return f"{name} departs from its original by more than {use} tolerates: {listing}."
     return f"There was too little text to tell whether {name} is good enough for {use}: {listing}."
+
+
+def next_step(validation: ValidationRecord) -> str:
+    """What to do about the verdict; nothing after PASS."""
+    if validation.verdict == "PASS":
+        return ""
+    if validation.verdict == "FAIL":
+        return (
+            "Next: take a type that keeps more bits, calibrate on text like yours, or let "
+            "bitwright doctor look for a tensor that is broken."
+        )
+    more = [gate.windows_more for gate in validation.gates if gate.verdict == "INCONCLUSIVE" and gate.windows_more]
+    many = f"about {max(more)} more windows would decide it; " if more else ""
+    return f"Next: {many}bitwright validate with --until-decided adds windows until nothing is open."
 
 
 def digits(value: float) -> str:
@@ -155,7 +184,11 @@ def _cards(plan: Plan, validation: ValidationRecord, speed: SpeedRecord | None) 
                 f"{text.perplexity_reference.value:.2f} → {text.perplexity_artifact.value:.2f}",
                 f"change {text.perplexity_delta.low:+.2f} to {text.perplexity_delta.high:+.2f}",
             ),
-            ("Same top token", percent(text.top1_agreement.value), "of predictions pick the same next token"),
+            (
+                "Same top token",
+                percent(text.top1_agreement.value),
+                f"{percent(text.top1_agreement.low)} to {percent(text.top1_agreement.high)} of predictions",
+            ),
         ]
     if speed and len(speed.points) > 1:
         small, large = _ends(speed.points)
@@ -212,5 +245,6 @@ def _makers(
     return [*makers, ("speed", speed.provenance)] if speed else makers
 
 
-def _name(path: str) -> str:
+def last_part(path: str) -> str:
+    """Name of the file or folder at a path."""
     return path.rstrip("/").rpartition("/")[2] or path

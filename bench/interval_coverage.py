@@ -65,7 +65,7 @@ def estimates(values: dict[str, NDArray[np.float64]], confidence: float) -> dict
     """What a validation of these windows says."""
     losses = values["nll_reference"], values["nll_artifact"]
     return {
-        "kl_mean": stats.mean_interval(values["kl"], floor=0.0, confidence=confidence),
+        "kl_mean": stats.positive_mean(values["kl"], confidence=confidence),
         "perplexity_ratio": stats.perplexity_ratio(*losses, confidence=confidence),
         "perplexity_delta": stats.perplexity_delta(*losses, confidence=confidence),
         "top1_flips": stats.mean_interval(values["flips"], floor=0.0, ceiling=1.0, confidence=confidence),

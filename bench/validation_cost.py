@@ -1,10 +1,10 @@
 """What a validation costs beside the two forward passes that it cannot do without, and its peak memory.
 
 Two bare passes: transformers' model in float32 on the same windows, all logits, loading not counted, times two
-(original and decoded artifact have one shape). Validations are whole processes of the command line, libraries and decoding
-counted, in four states: nothing kept (the floors of the original are measured too), floors kept, floors kept and the
-original's logits written, and everything kept. Aims: 1.2 times the two passes, 0.7 times from kept logits, peak memory
-of 1.5 times the float32 model.
+(original and decoded artifact have one shape). Validations are whole processes of the command line, libraries and
+decoding counted, in four states: nothing kept (the floors of the original are measured too), floors kept, floors kept
+and the original's logits written, and everything kept. Aims: 1.2 times the two passes, 0.7 times from kept logits, peak
+memory of 1.5 times the float32 model.
 
 Passes are taken before and after the validations, because a machine is seldom as fast twice.
 """

@@ -1,4 +1,6 @@
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,21 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bitwright.core.records import Estimate
-from bitwright.evaluation.stats import jackknife, mean_interval, perplexity, perplexity_delta, windows_to_decide
+from bitwright.evaluation.sampling import doubling
+from bitwright.evaluation.stats import (
+    jackknife,
+    mean_interval,
+    perplexity,
+    perplexity_delta,
+    perplexity_ratio,
+    positive_mean,
+    root_mean_square,
+    share_mean,
+    windows_to_decide,
+)
+from bitwright.evaluation.verdict import judge
+
+REAL = Path(__file__).with_name("real_windows.json")  # made by bench/interval_coverage.py
 
 losses = hnp.arrays(np.float64, st.integers(2, 30), elements=st.floats(0, 20, allow_nan=False))
 
@@ -79,6 +95,67 @@ def test_windows_to_decide_counts_until_the_limit_leaves_the_interval():
     assert windows_to_decide(estimate, limit=estimate.value, windows=10) is None
 
 
+@given(losses)
+def test_a_ratio_of_perplexities_is_one_for_equal_models_and_inverts(values):
+    assert perplexity_ratio(values, values) == Estimate(value=1.0, low=1.0, high=1.0)
+    other = np.roll(values, 1) / 2
+    there, back = perplexity_ratio(values, other), perplexity_ratio(other, values)
+    assert there.value * back.value == pytest.approx(1)
+    assert there.low * back.high == pytest.approx(1)
+
+
+def test_a_positive_mean_has_a_positive_interval_that_reaches_up():
+    values = np.array([0.01, 0.02, 0.2, 0.01, 0.03])
+    estimate, plain = positive_mean(values), mean_interval(values)
+    assert 0 < estimate.low < estimate.value < estimate.high
+    assert estimate.value == plain.value
+    assert estimate.high > plain.high
+    assert positive_mean(np.zeros(4)) == Estimate(value=0.0, low=0.0, high=0.0)
+    assert math.isfinite(positive_mean(np.array([0.0, 1e-9]), confidence=0.9999).high)
+
+
+def test_a_share_of_tokens_is_weighted_by_tokens():
+    values, chosen = np.arange(12.0).reshape(3, 4), np.array([[1, 1, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0]], dtype=bool)
+    estimate = share_mean(values, chosen)
+    assert estimate is not None
+    assert estimate.value == pytest.approx(values[chosen].mean())
+    assert share_mean(values, chosen & np.array([[True], [True], [False]])) is None
+    assert root_mean_square(np.array([4.0, 4.0, 4.0])) == Estimate(value=2.0, low=2.0, high=2.0)
+
+
+def real():
+    return {name: np.array(values) for name, values in json.loads(REAL.read_text())["figures"].items()}
+
+
+@pytest.mark.parametrize("windows", [24, 32])
+def test_intervals_from_a_few_real_windows_hold_the_value_of_the_whole_text(windows):
+    """500 validations drawn from 320 windows of a model and its Q4_K_M, none repeating a window."""
+    whole, rng = real(), np.random.default_rng(7)
+    losses = whole["nll_artifact"] - whole["nll_reference"]
+    hits = np.zeros(2)
+    for _ in range(500):
+        chosen = rng.permutation(len(losses))[:windows]
+        kl = positive_mean(whole["kl"][chosen])
+        ratio = perplexity_ratio(whole["nll_reference"][chosen], whole["nll_artifact"][chosen])
+        hits += [kl.low <= whole["kl"].mean() <= kl.high, ratio.low <= math.exp(losses.mean()) <= ratio.high]
+    assert ((hits / 500 >= 0.93) & (hits / 500 <= 0.97)).all(), hits / 500
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("distance", [0.8, 0.9, 0.96, 1.04, 1.1, 1.2])
+def test_adding_real_windows_until_decided_errs_in_less_than_one_of_twenty(distance):
+    values, rng = real()["kl"], np.random.default_rng(11)
+    looks, limit = doubling(16, len(values)), values.mean() * distance
+    wrong = 0
+    for _ in range(500):
+        order = rng.permutation(len(values))
+        found = (judge(positive_mean(values[order[:n]], confidence=1 - 0.05 / len(looks)), limit) for n in looks)
+        wrong += next((verdict for verdict in found if verdict != "INCONCLUSIVE"), "") == (
+            "FAIL" if distance > 1 else "PASS"
+        )
+    assert wrong < 25
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("windows", [8, 16, 24])
 def test_intervals_cover_the_truth_as_often_as_they_say(windows):
@@ -93,7 +170,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(windows):
     delta_truth = math.exp(3.0) * (math.exp(0.02) - 1)
     hits_kl = hits_delta = 0
     for run in range(runs):
-        estimate = mean_interval(kl[run], floor=0.0)
+        estimate = positive_mean(kl[run])
         hits_kl += estimate.low <= kl_truth <= estimate.high
         delta = perplexity_delta(base[run], base[run] + shift[run])
         hits_delta += delta.low <= delta_truth <= delta.high

@@ -54,7 +54,7 @@ def text_result(text: TokenWindows, scores: Scores, *, confidence: float = CONFI
         perplexity_artifact=stats.perplexity(losses[1], confidence=confidence),
         perplexity_delta=stats.perplexity_delta(*losses, confidence=confidence),
         perplexity_ratio=stats.perplexity_ratio(*losses, confidence=confidence),
-        kl_mean=stats.mean_interval(kl.mean(axis=1), floor=0.0, confidence=confidence),
+        kl_mean=stats.positive_mean(kl.mean(axis=1), confidence=confidence),
         kl_median=quantiles[0].value,
         kl_p99=quantiles[2].value,
         kl_max=float(kl.max()),
@@ -91,7 +91,7 @@ def _by_position(
     for start, stop in itertools.pairwise(edges):
         inside = (positions_P >= start) & (positions_P < stop)
         if inside.any():
-            mean = stats.mean_interval(kl_WP[:, inside].mean(axis=1), floor=0.0, confidence=confidence)
+            mean = stats.positive_mean(kl_WP[:, inside].mean(axis=1), confidence=confidence)
             bins.append(PositionBin(start=int(start), stop=int(stop), kl=mean.value, interval=mean))
     return tuple(bins)
 

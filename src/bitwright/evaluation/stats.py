@@ -2,9 +2,10 @@
 
 Tokens of one window share a context, so their losses move together; an interval that treats tokens as independent is
 several times too narrow. Here the window is the unit: every window holds equally many scored tokens, so the mean of the
-window means is the mean over tokens, and its spread over windows gives a Student-t interval. The logarithm of a
-perplexity and of a ratio of two on the same windows (paired) are such means. A difference of perplexities, a root of a
-mean and a mean over tokens of which windows hold unequally many get the delete-one-window jackknife.
+window means is the mean over tokens, and its spread over windows gives a Student-t interval; that of a mean KL, which
+is skewed, is taken on its logarithm. The logarithm of a ratio of perplexities on the same windows (paired) is such a
+mean. Perplexities, their difference, a root of a mean and a mean over tokens of which windows hold unequally many get
+the delete-one-window jackknife.
 
 Sums run through `math.fsum`, which is correctly rounded: the order of windows cannot change a figure.
 Not here: quantiles (bootstrap.py); which figure is held against which limit (verdict.py).
@@ -37,6 +38,21 @@ def mean_interval(
     mean = math.fsum(window_means) / count
     variance = math.fsum((window_means - mean) ** 2) / (count - 1)
     return _interval(mean, math.sqrt(variance / count), count, floor=floor, ceiling=ceiling, confidence=confidence)
+
+
+def positive_mean(window_means: Floats, *, confidence: float = CONFIDENCE) -> Estimate:
+    """Mean over windows [W] of a figure that is never negative and skewed upwards, as KL is: the t interval of its
+    logarithm, by the delta method.
+
+    Of 320 windows of real KL with a skewness of 2, the plain t interval of 24 lay too low for 6.1 % of draws and the
+    logarithm's for 5.0 %, at the same width; a bootstrap of studentized means did no better and was a fifth wider
+    (docs/log.md, 2026-11-21).
+    """
+    plain = mean_interval(window_means, confidence=confidence)
+    if plain.value <= 0:
+        return Estimate(value=plain.value, low=plain.value, high=plain.value)
+    factor = math.exp(min((plain.high - plain.value) / plain.value, MAX_NLL))
+    return Estimate(value=plain.value, low=plain.value / factor, high=plain.value * factor)
 
 
 def jackknife(
@@ -104,7 +120,7 @@ def windows_to_decide(estimate: Estimate, *, limit: float, windows: int) -> int 
     The half width shrinks with the square root of the count.
     """
     distance = abs(limit - estimate.value)
-    half_width = max(estimate.high - estimate.value, estimate.value - estimate.low)
+    half_width = estimate.high - estimate.value if limit > estimate.value else estimate.value - estimate.low
     if distance < half_width / 100:
         return None
     return math.ceil(windows * (half_width / distance) ** 2) + 1

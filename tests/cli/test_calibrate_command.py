@@ -45,7 +45,7 @@ def test_measure_store_and_find(small: Path, run: Run, monkeypatch: pytest.Monke
     assert machine.stored(msgspec.structs.replace(device, cores=999)) is None
     path = machine.stored_path(device)
     assert path.is_relative_to(small)
-    path.write_text(path.read_text().replace("bitwright.machine/1", "bitwright.machine/999"))
+    path.write_text(path.read_text().replace("bitwright.machine/2", "bitwright.machine/999"))
     assert machine.stored(device) is None
     shown = run("calibrate", "--quick")
     assert shown.code == 0, shown.err

@@ -181,7 +181,7 @@ def test_worked_example_3() -> None:
 
 def test_experts_are_read_as_tokens_choose_them() -> None:
     """8 experts, 2 a token: a quarter for one token, nearly all for 32; a token is multiplied by a quarter."""
-    part = Matrices(scheme=W4A16, bytes=800, weights=1600, experts=8, per_token=2)
+    part = Matrices(scheme=W4A16, bytes=800, weights=1600, rows=8, experts=8, per_token=2)
     assert part.share_read(1) == pytest.approx(0.25)
     assert part.share_read(2) == pytest.approx(1 - 0.75**2)
     assert part.share_read(32) > 0.999

@@ -79,7 +79,7 @@ def measure_cpu(
     progress.say("copying memory and multiplying matrices")
     copied, products = copy_rate(device.cores or 1), product_rates()
     runs = run_engine(take or measure, quick=quick, progress=progress)
-    found = fit(runs.large, runs.short, runs.long)
+    found = fit(runs.large, runs.short, runs.long, runs.headed)
     return MachineCalibration(
         device=device.name,
         kind="cpu",
@@ -88,8 +88,9 @@ def measure_cpu(
         copy_gb_s=copied,
         products=products,
         engine=runs.engine,
-        runs=(*runs.large, runs.short, runs.long),
+        runs=(*runs.large, runs.short, runs.long, runs.headed),
         types=found.types,
+        row_ns=found.row,
         block_ns=found.block,
         token_ns=found.token,
         attention_ns=found.attention,

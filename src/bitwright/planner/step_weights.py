@@ -18,11 +18,12 @@ from bitwright.planner.deployment import Deployment
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Matrices:
-    """Stored matrices of one scheme and one part of the model. `bytes` and `weights` are of all of them."""
+    """Stored matrices of one scheme and one part of the model. `bytes`, `weights` and `rows` are of all of them."""
 
     scheme: WeightScheme
     bytes: int
     weights: int
+    rows: int
     head: bool = False  # multiplied for the last token of a prompt only
     experts: int = 0  # among which they are shared out, 0: every token passes them
     per_token: int = 0
@@ -47,18 +48,20 @@ def matrices_of(deployment: Deployment) -> tuple[Matrices, ...]:
             continue
         head = entry.name in (HEAD, EMBEDDING)
         key = (entry.scheme, head, expert_of(entry.name) is not None)
-        total = sums.setdefault(key, [0, 0])
+        total = sums.setdefault(key, [0, 0, 0])
         total[0] += entry.bytes
         total[1] += math.prod(entry.shape)
+        total[2] += math.prod(entry.shape[:-1])
     experts = facts.experts
     return tuple(
         Matrices(
             scheme=scheme,
             bytes=size,
             weights=weights,
+            rows=rows,
             head=head,
             experts=experts.count if routed and experts is not None else 0,
             per_token=experts.per_token if routed and experts is not None else 0,
         )
-        for (scheme, head, routed), (size, weights) in sums.items()
+        for (scheme, head, routed), (size, weights, rows) in sums.items()
     )

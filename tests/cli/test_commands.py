@@ -78,7 +78,8 @@ def test_validate_exits_with_its_verdict_and_leaves_it_in_the_artifact(
     record = msgspec.json.decode(answer.out, type=ValidationRecord)
     assert answer.code == {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 4}[record.verdict]
     assert answer.out == (tmp_path / "validation.json").read_text()
-    assert run(*words).out.startswith(record.verdict)
+    assert run(*words, "--html", tmp_path / "page.html").out.startswith(record.verdict)
+    assert record.verdict in (tmp_path / "page.html").read_text()
     embedded = json.loads(msgspec.json.decode(run("inspect", artifact, "--json").out, type=Inspection).summary or "{}")
     assert embedded["verdict"] == record.verdict
 

@@ -10,7 +10,7 @@ import pytest
 
 from bitwright import api
 from bitwright.core.plan import CalibrationPlan
-from bitwright.formats.ggml.summary import open_gguf
+from bitwright.formats.ggml.summary import embed_summary, open_gguf
 from command_line import Run
 
 
@@ -88,8 +88,12 @@ def test_other_settings_are_seen(run: Run, place: Path) -> None:
     assert "weights       unchanged" in answer.out
 
 
-def test_an_artifact_that_was_not_judged_says_so(run: Run, artifact: Path, packed: Path, tiny: Path) -> None:
-    for made in (packed, artifact):
+def test_an_artifact_that_was_not_judged_says_so(
+    run: Run, artifact: Path, packed: Path, tiny: Path, tmp_path: Path
+) -> None:
+    fresh_file = Path(shutil.copytree(artifact, tmp_path / "fresh"))
+    embed_summary(weights(fresh_file), "{}")  # other tests judge the shared one
+    for made in (packed, fresh_file):
         fresh = run("inspect", made)
         assert (fresh.code, "was not judged" in fresh.out) == (0, True), fresh.out
     assert "a checkpoint is what artifacts are judged against" in run("inspect", tiny).out

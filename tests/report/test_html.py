@@ -1,12 +1,13 @@
 import re
 import subprocess
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 import sample_records as sample
 
-from bitwright.core.records import Estimate, Gate, TensorRecord
+from bitwright.core.records import Estimate, Gate, TensorRecord, ValidationRecord
 from bitwright.report.html import digits, render, verdict_sentence, visible
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{7*7}}"
@@ -121,6 +122,35 @@ def test_what_was_not_measured_is_said():
         "no engine was",
     ):
         assert gap in words
+
+
+class WithTasks(ValidationRecord, frozen=True, kw_only=True):
+    tasks: tuple[SimpleNamespace, ...] = ()
+
+
+def test_tasks_are_told_where_they_were_run():
+    task = SimpleNamespace(
+        task="colours", metric="acc", filter="none", items=60, reference=sample.around(0.7, 0.1),
+        artifact=sample.around(0.65, 0.1), drop=Estimate(value=0.05, low=-0.01, high=0.11), lost=5, won=2,
+        mcnemar_p=0.4531,
+    )  # fmt: skip
+    plain = sample.validation()
+    record = WithTasks(
+        **{name: getattr(plain, name) for name in plain.__struct_fields__ if name != "tasks"}, tasks=(task,)
+    )
+    words = Page(render(sample.plan(), None, record, None)).words
+    assert "colours acc" in words
+    assert "0.05 (-0.01 to 0.11) 5 2 0.453" in " ".join(words.split())
+    assert "no question was asked" not in words
+    assert "no question was asked" in Page(whole()).words
+
+
+def test_an_artifact_of_another_tool_has_a_page():
+    words = Page(render(None, None, sample.validation("FAIL"), None)).words
+    assert "made from wide, 229 million parameters" in words
+    assert "31.8 % of 436.6 MiB" in words
+    assert "Serve it with" not in words
+    assert "Decisions and their reasons" not in words
 
 
 def test_seven_charts_are_drawn():

@@ -13,7 +13,7 @@ from bitwright.api.knowledge import facts
 from bitwright.api.linting import lint
 from bitwright.api.machine import calibrate
 from bitwright.api.making import quantize
-from bitwright.api.proof import validate
+from bitwright.api.proof import validate, write_report
 from bitwright.api.service import chat, serve
 from bitwright.api.shipment import ship
 
@@ -32,4 +32,5 @@ __all__ = [
     "share_out",
     "ship",
     "validate",
+    "write_report",
 ]

@@ -245,9 +245,9 @@ def _windows(record: ValidationRecord) -> tuple[float, ...] | None:
 def _mean(windows: tuple[float, ...]) -> Estimate:
     import numpy as np
 
-    from bitwright.evaluation.stats import mean_interval
+    from bitwright.evaluation.stats import positive_mean
 
-    return mean_interval(np.array(windows), floor=0.0)
+    return positive_mean(np.array(windows))
 
 
 def _write(found: ComparisonRecord, judged: Sequence[Judged], out: Path) -> None:

@@ -229,6 +229,15 @@ def made_here(place: Path) -> QuantRecord | None:
     return made if found & {file.name for file in made.files} else None
 
 
+def write_report(record: ValidationRecord, artifact: Path | str, page: Path) -> None:
+    """The record as a page of HTML, with how the artifact was made where that lies beside it."""
+    from bitwright.core.atomic import write_bytes
+    from bitwright.report.html import render
+
+    made = made_here(locate(Path(artifact))[0])
+    write_bytes(page, render(None if made is None else made.plan, made, record).encode())
+
+
 def _check_unused(made: QuantRecord, texts: Sequence[Path], drawn: Sequence[TokenWindows]) -> None:
     """Text that the artifact was fitted to cannot judge it: neither the same file, nor the same windows."""
     fitted = {Path(name).resolve() for name in made.calibration.source}

@@ -27,6 +27,9 @@ Out = Annotated[
     Path, typer.Option("--out", metavar="DIR", help="Folder for everything that is made.", show_default=False)
 ]
 OutFile = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Also write the document here.")]
+ReportFile = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="Also write the verdict and its figures as a page.")
+]
 HtmlFile = Annotated[
     Path | None, typer.Option("--html", metavar="FILE", help="Also write the plan as a page, with ways as a chart.")
 ]

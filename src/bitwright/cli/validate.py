@@ -40,6 +40,7 @@ def run(
     reference_cache: options.ReferenceCache = None,
     device: options.Device = CPU,
     out: options.OutFile = None,
+    html: options.ReportFile = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -61,6 +62,8 @@ def run(
     )
     if out is not None:
         write_document(record, out)
+    if html is not None:
+        api.write_report(record, artifact, html)
     render.print_json(record) if json else render.print_validation(record)
     raise typer.Exit(EXIT_CODES[record.verdict])
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from bitwright.core.plan import Plan
 from bitwright.core.records import Gate, LayerError, QuantRecord, SpeedPoint, SpeedRecord, TextResult, ValidationRecord
 from bitwright.core.units import MIB, format_bytes
 from bitwright.report.charts import HALF_WIDTH, Bar, Point, Series, bars, chart, interval
@@ -85,11 +84,13 @@ def error_by_tensor(quant: QuantRecord) -> Markup:
     return chart(series, title="Output error by tensor", x_label="block", y_label="relative squared error", log_y=True)
 
 
-def size_against_quality(plan: Plan, validation: ValidationRecord, others: Sequence[ValidationRecord]) -> Markup:
+def size_against_quality(
+    original_bytes: int, validation: ValidationRecord, others: Sequence[ValidationRecord]
+) -> Markup:
     """This artifact between its original and, where given, other artifacts of it; the worst text of each."""
-    original = Point(x=plan.model.bytes / MIB, y=0.0, tip="original: exact by definition", label="original")
+    original = Point(x=original_bytes / MIB, y=0.0, tip="original: exact by definition", label="original")
     series = [
-        Series(name="original", points=(original,), joined=False),
+        Series(name="original", points=(original,) if original_bytes else (), joined=False),
         Series(name="this artifact", points=_dot(validation, "this artifact"), joined=False),
         *(Series(name="", points=_dot(other, _file(other.artifact)), joined=False) for other in others),
     ]

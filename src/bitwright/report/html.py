@@ -43,14 +43,18 @@ VISIBLE = str.maketrans({"\n": "↵", "\t": "⇥", "\r": "␍"})
 
 
 def render(
-    plan: Plan,
+    plan: Plan | None,
     quant: QuantRecord | None,
     validation: ValidationRecord,
     speed: SpeedRecord | None = None,
     *,
     others: Sequence[ValidationRecord] = (),
 ) -> str:
-    """The whole page. `others` are validations of other artifacts of the same model, drawn beside this one."""
+    """The whole page. `others` are validations of other artifacts of the same model, drawn beside this one.
+
+    Without a `plan`, as for an artifact of another tool, what was decided and how it is served is left out.
+    """
+    original_bytes = plan.model.bytes if plan else validation.reference_bytes
     return (
         environment()
         .get_template("template.html.j2")
@@ -65,7 +69,9 @@ def render(
             next_step=next_step(validation),
             not_measured=not_measured(plan, validation, speed),
             rows=rows,
-            cards=_cards(plan, validation, speed),
+            cards=_cards(plan.type if plan else "", original_bytes, validation, speed),
+            original_bytes=original_bytes,
+            parameters=plan.model.parameters if plan else validation.parameters,
             measures=MEASURES,
             gates=sorted(validation.gates, key=lambda gate: ORDER.index(gate.verdict)),
             figures=figures,
@@ -158,16 +164,13 @@ def _blame(gate: Gate) -> str:
     return f"{measure} on {gate.text} is {span(gate.estimate)}, the limit is {gate.limit:g}"
 
 
-def _cards(plan: Plan, validation: ValidationRecord, speed: SpeedRecord | None) -> list[tuple[str, str, str]]:
+def _cards(
+    kind: str, original_bytes: int, validation: ValidationRecord, speed: SpeedRecord | None
+) -> list[tuple[str, str, str]]:
     """(label, figure, small print) of the figures that belong beside the verdict."""
-    share = validation.artifact_bytes / plan.model.bytes if plan.model.bytes else 0.0
-    cards = [
-        (
-            "Size",
-            format_bytes(validation.artifact_bytes),
-            f"{percent(share)} of {format_bytes(plan.model.bytes)}, {plan.type}",
-        )
-    ]
+    share = percent(validation.artifact_bytes / original_bytes) if original_bytes else ""
+    beside = [f"{share} of {format_bytes(original_bytes)}"] if share else []
+    cards = [("Size", format_bytes(validation.artifact_bytes), ", ".join([*beside, *([kind] if kind else [])]))]
     if validation.texts:
         text = max(validation.texts, key=lambda text: text.kl_mean.value)
         limit = next((gate.limit for gate in validation.gates if gate.measure == "kl_mean"), None)

@@ -3,6 +3,7 @@
 # make check   format, lint, types, import rule, sizes, fresh help pages
 # make loaders an environment with GPTQModel and vLLM, which the tests of formats load our files into (4 GB)
 # make wheels  unpacks SGLang and LMDeploy, which do not install without a GPU, for their parsers of launch lines
+# make tasks   lm-evaluation-harness beside the rest (470 MB), for `validate --task` and its tests
 # make cells   every method in every format in every loader, and the page of it (docs/reference/cells.md)
 # make bench   comparisons with other tools (bench/README.md says what they need)
 # make clean   remove what make has built; downloads of pip stay in its own cache
@@ -23,7 +24,7 @@ DEMO_FLAGS ?= --samples 32 --length 256
 TORCH  ?= torch==2.13.0
 GPTQMODEL := gptqmodel==7.4.0
 
-.PHONY: demo test check format loaders wheels cells bench docs clean help setup
+.PHONY: demo test check format loaders wheels tasks cells bench docs clean help setup
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -91,6 +92,12 @@ $(WHEELS)/.bitwright-ready: tests/facts/wheels.txt | setup
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest $(WHEELS) -r tests/facts/wheels.txt
 	for wheel in $(WHEELS)/*.whl; do name=$${wheel##*/}; \
 	  $(BIN)/python -m zipfile -e $$wheel $(WHEELS)/$${name%%-*} && rm $$wheel || exit 1; done
+	@touch $@
+
+tasks: $(VENV)/.tasks-ready
+
+$(VENV)/.tasks-ready: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[tasks]'
 	@touch $@
 
 cells: setup loaders

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from bitwright.api.behaviour import NOTHING, Behaviour, add_behaviour
 from bitwright.api.devices import check_device, devices_of
 from bitwright.api.kept import floors_of, reference_cache_of
 from bitwright.api.models import adapter_folder, model_folder
@@ -68,25 +69,26 @@ def validate(
     profile: Path | None = None,
     until_decided: UntilDecided | None = None,
     reference_cache: Path | str | None = None,
+    behaviour: Behaviour = NOTHING,
     command: str | None = None,
     device: str = CPU,
     supply: Supply | None = None,
     progress: Progress = SILENT,
 ) -> ValidationRecord:
     """Measure `artifact`, decoded from disk by a library that is not ours, against `reference`, with the adapter
-    `lora` merged into it where one is given, and judge it by the limits of `use_case`, or of the file `profile`.
+    `lora` merged into it where one is given, by the limits of `use_case`, or of `profile`; `behaviour` asks for more.
 
-    `texts` are files, `NAME=FILE`, or `self`: without any, the reference writes the text itself, with seed
-    `seed + 1000`. The reference's logits are kept in the folder `reference_cache`, or in the user's cache where that is
-    `auto`; `supply` holds windows that were drawn for another artifact. An artifact that bitwright wrote keeps the
-    summary (GGUF key, model card); where that fails, `progress` says so and the record stands. Raises `MismatchError`
-    for an artifact of another model, `UsageError` for text that it was calibrated on.
+    `texts` are files, `NAME=FILE`, or `self`: without any, the reference writes the text itself, with `seed` + 1000.
+    Its logits are kept in the folder `reference_cache`, or the user's cache where that is `auto`; `supply` holds
+    windows that were drawn for another artifact. An artifact that bitwright wrote keeps a summary. Raises
+    `MismatchError` for an artifact of another model, `UsageError` for text that it was calibrated on.
     """
     from bitwright.evaluation.validate import validate as measure
     from bitwright.facts.thresholds import read_profile, thresholds
     from bitwright.formats.sniff import open_source
 
     check_device(device)
+    behaviour.check()
     limits = thresholds(use_case) if profile is None else read_profile(profile, use_case)
     place, kind = locate(Path(artifact))
     named = named_texts(texts)
@@ -96,9 +98,7 @@ def validate(
         texts=named, folder=folder, original=original, length=length, seed=seed, progress=progress
     )
     drawn = _unused_windows(made_here(place), place, supply, texts, windows)
-    flags = {"--lora": lora, "--profile": profile, "--reference-cache": reference_cache}
-    flags["--device"] = None if device == CPU else device
-    devices = devices_of(device)
+    flags = _flags(behaviour, device, lora=lora, profile=profile, reference_cache=reference_cache)
     record = measure(
         original,
         decoded,
@@ -108,12 +108,13 @@ def validate(
         decoder=_decoder_name(kind),
         files=files_of(place, kind),
         command=command or _command(place, reference, texts, supply, windows, limits.use_case, until_decided, flags),
-        devices=devices,
+        devices=devices_of(device),
         progress=progress,
         sampling=_sampling(until_decided, supply, windows),
         cache=reference_cache_of(reference_cache, original.facts.fingerprint),
-        floors=lambda tokens: floors_of(original, tokens, devices=devices, progress=progress),
+        floors=lambda tokens: floors_of(original, tokens, devices=devices_of(device), progress=progress),
     )
+    record = add_behaviour(record, original, decoded, behaviour, limits, folder=folder, seed=seed, progress=progress)
     return _finished(_completed(record, original.facts, place, kind, seed), place, kind, bool(texts), progress)
 
 
@@ -269,6 +270,12 @@ def _decoder_name(kind: ArtifactFormat) -> str:
     return f"{DECODERS[kind]} {metadata.version(DECODERS[kind])}"
 
 
+def _flags(behaviour: Behaviour, device: str, **given: Path | str | None) -> dict[str, object]:
+    """Flags that may be given, by their names, with the values that they were given."""
+    named = {f"--{name.replace('_', '-')}": value for name, value in given.items()}
+    return {**named, **behaviour.flags(), "--device": None if device == CPU else device}
+
+
 def _command(
     place: Path,
     reference: Path | str,
@@ -277,7 +284,7 @@ def _command(
     windows: int,
     use_case: UseCase,
     until_decided: UntilDecided | None,
-    flags: Mapping[str, Path | str | None],
+    flags: Mapping[str, object],
 ) -> str:
     """The command line that measures the same again; `flags` that have a value follow."""
     words = ["bitwright", "validate", str(place), "--reference", str(reference)]
@@ -290,5 +297,6 @@ def _command(
         words += ["--max-windows", str(until_decided.max_windows)] if until_decided.max_windows else []
         words += ["--budget", f"{until_decided.budget_seconds:g}s"] if until_decided.budget_seconds < math.inf else []
     for flag, value in flags.items():
-        words += [flag, str(value)] if value else []
+        for one in value if isinstance(value, tuple) else (value,):
+            words += [flag, str(one)] if one else []
     return shlex.join(words)

@@ -258,6 +258,16 @@ WindowLength = Annotated[
     int, typer.Option("--window-length", metavar="N", min=8, help="Tokens in an evaluation window.")
 ]
 Windows = Annotated[int, typer.Option("--windows", metavar="N", min=2, help="Evaluation windows per text.")]
+Task = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--task", metavar="NAME|FILE", help="Task of lm-evaluation-harness, or a YAML file in its form. Repeatable."
+    ),
+]
+TaskLimit = Annotated[
+    int | None,
+    typer.Option("--task-limit", metavar="N", min=2, help="Items of each task, from its start. Default: all."),
+]
 
 Host = Annotated[str, typer.Option("--host", metavar="HOST", help="Address to listen on.")]
 Port = Annotated[

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from bitwright.cli.behaviour_tables import print_behaviour
 from bitwright.cli.foresight import preflight_rows
 from bitwright.cli.screen import Screen, screen
 from bitwright.core.documents import Document, to_json
@@ -195,6 +196,7 @@ def print_validation(record: ValidationRecord) -> None:
             for text in record.texts
         ],
     )
+    print_behaviour(page, record)
     if (floors := record.floors) is not None:
         page.line(
             f"floors: this measurement {floors.order_kl:.2g} nats, bfloat16 arithmetic {floors.bfloat16_kl:.2g} nats"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+from bitwright.core.behaviour import TaskResult
 from bitwright.core.carried import Carried
 from bitwright.core.documents import Document, Record
+from bitwright.core.estimate import Estimate as Estimate  # part of every record: one door for both
 from bitwright.core.plan import CalibrationPlan, Plan, UseCase
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
@@ -103,14 +105,6 @@ class ConversionRecord(Document, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
-class Estimate(Record, frozen=True, kw_only=True):
-    """A figure with its 95 % interval; the error is clustered by window."""
-
-    value: float
-    low: float
-    high: float
-
-
 class Gate(Record, frozen=True, kw_only=True):
     """One threshold held against one estimate."""
 
@@ -120,7 +114,7 @@ class Gate(Record, frozen=True, kw_only=True):
     verdict: Verdict
     source: str
     text: str = ""  # the text it was measured on
-    windows_more: int | None = None  # that would about decide it; of an INCONCLUSIVE one that does not lie on the limit
+    windows_more: int | None = None  # windows, items, prompts that would about decide it; none on the limit
 
 
 class PositionBin(Record, frozen=True, kw_only=True):
@@ -240,6 +234,7 @@ class ValidationRecord(Document, frozen=True, kw_only=True):
     floors: Floors | None = None
     looks: int = 1  # how many times intervals were held against the limits, as windows came in
     confidence: float = 0.95  # of each look's intervals; together they hold with 0.95
+    tasks: tuple[TaskResult, ...] = ()
 
 
 class SpeedPoint(Record, frozen=True, kw_only=True):

@@ -37,6 +37,7 @@ class Thresholds(Record, frozen=True, kw_only=True):
     perplexity_ratio: float | None = None
     kl_p99: float | None = None
     rms_probability_change: float | None = None
+    task_drop: float | None = None
     task_flips: float | None = None
     loop_rate: float | None = None
     length_inflation: float | None = None

@@ -83,6 +83,16 @@ class Walker:
         self.embedding_scale = float(getattr(self._skeleton.model.embed_tokens, "scalar_embed_scale", 1.0))
         self._cap: float | None = getattr(self._config, "final_logit_softcapping", None)
 
+    @property
+    def skeleton(self) -> Any:
+        """The transformers model without weights; `whole.py` fills it."""
+        return self._skeleton
+
+    @property
+    def rotary(self) -> nn.Module:
+        """The rotary embedding on the CPU."""
+        return self._rotary[CPU]
+
     @torch.no_grad()
     def embed(self, tokens: torch.Tensor, table: torch.Tensor | None = None) -> torch.Tensor:
         """int64 [W, T] → float32 [W, T, H], by `table` [V, H] where it is not the source's own.

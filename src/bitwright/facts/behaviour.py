@@ -1,0 +1,38 @@
+"""How far an artifact may behave otherwise than its original, by use case, from behaviour.toml.
+
+Not here: limits of perplexity and KL (thresholds.py), holding estimates against limits (evaluation/).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import msgspec
+
+from bitwright.core.documents import Record
+from bitwright.core.plan import UseCase
+from bitwright.facts.rows import read_rows
+from bitwright.facts.thresholds import Thresholds
+
+LIMITS = ("task_drop", "task_flips")  # fields that a profile may set
+
+
+class BehaviourLimits(Record, frozen=True, kw_only=True):
+    """Limits for one use case; the file says in which units."""
+
+    use_case: UseCase
+    task_drop: float
+    task_flips: float
+    source: str
+
+
+def behaviour_limits(profile: Thresholds) -> BehaviourLimits:
+    """The limits of the profile's use case, under those that the profile sets itself."""
+    row = _table()[profile.use_case]
+    own = {name: limit for name in LIMITS if (limit := getattr(profile, name)) is not None}
+    return msgspec.structs.replace(row, **own, source=profile.source) if own else row
+
+
+@functools.cache
+def _table() -> dict[str, BehaviourLimits]:
+    return {row.use_case: row for row in read_rows("behaviour.toml", "behaviour", BehaviourLimits)}

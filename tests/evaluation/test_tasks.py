@@ -1,0 +1,130 @@
+"""lm-evaluation-harness through our scorer: its own figures for the original, and what an artifact lost."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from bitwright import api
+from bitwright.api.behaviour import HARNESS, Behaviour
+from bitwright.cli.app import main
+from bitwright.core.documents import read_document
+from bitwright.core.errors import EnvironmentFault, InputError, UsageError
+from bitwright.core.plan import CalibrationPlan
+from bitwright.core.protocols import SILENT
+from bitwright.core.records import ValidationRecord
+from bitwright.formats.sniff import open_source
+from bitwright.modeling.demo import write_demo
+
+TASKS = Path(__file__).parent / "local_tasks"
+FILES = tuple(str(TASKS / f"{name}.yaml") for name in ("everyday", "short_answers"))
+LIMIT = 16
+harness = pytest.mark.skipif(importlib.util.find_spec(HARNESS) is None, reason="make tasks installs lm-eval")
+
+
+def test_a_missing_harness_is_said_before_anything_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(EnvironmentFault, match="lm-eval") as error:
+        Behaviour(tasks=("arc_easy",)).check()
+    assert error.value.hint == "pip install 'bitwright[tasks]'"
+    Behaviour().check()
+
+
+def test_the_tasks_that_ship_are_whole() -> None:
+    choices = [json.loads(line) for line in (TASKS / "everyday.jsonl").read_text().splitlines()]
+    answers = [json.loads(line) for line in (TASKS / "short_answers.jsonl").read_text().splitlines()]
+    assert (len(choices), len(answers)) == (100, 80)
+    assert all(len(set(item["choices"])) == 4 for item in choices)
+    for items in (choices, answers):
+        assert len({item["question"] for item in items}) == len(items)
+    places = [item["answer"] for item in choices]
+    assert min(places.count(place) for place in range(4)) > 10
+
+
+@pytest.mark.slow
+@harness
+def test_unknown_tasks_and_broken_files_are_refused(tmp_path: Path) -> None:
+    broken, nameless = tmp_path / "broken.yaml", tmp_path / "nameless.yaml"
+    broken.write_text("task: [")
+    nameless.write_text("output_type: generate_until")
+    with pytest.raises(UsageError, match="arc_eazy") as error:
+        Behaviour(tasks=("arc_eazy",)).check()
+    assert "arc_easy" in str(error.value.hint)
+    for path in (broken, nameless, tmp_path / "absent.yaml"):
+        with pytest.raises(InputError, match=path.name):
+            Behaviour(tasks=(str(path),)).check()
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "base"
+    write_demo(folder)
+    return folder
+
+
+@pytest.mark.slow
+@harness
+def test_the_originals_figures_are_the_harnesss_own(demo: Path) -> None:
+    from lm_eval.models.huggingface import HFLM
+
+    from bitwright.evaluation.tasks.run import ask, load_tasks
+    from bitwright.evaluation.tasks.scorer import SourceScorer
+
+    tasks, manager = load_tasks(FILES)
+    ours = ask(
+        SourceScorer(open_source(demo), AutoTokenizer.from_pretrained(demo), progress=SILENT),
+        tasks,
+        manager,
+        limit=LIMIT,
+    )
+    theirs = ask(HFLM(pretrained=str(demo), dtype="float32", device="cpu", batch_size=8), tasks, manager, limit=LIMIT)
+    assert ours.keys() == theirs.keys()
+    assert {metric for _, metric, _ in ours} == {"acc", "acc_norm", "exact_match"}
+    for key, items in ours.items():
+        assert items.scores.tolist() == theirs[key].scores.tolist()
+        assert items.prompts == theirs[key].prompts
+        assert 0.2 < items.scores.mean() < 1  # neither at chance nor perfect
+
+
+@pytest.mark.slow
+@harness
+def test_rolling_likelihoods_are_the_harnesss_own(demo: Path) -> None:
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    from bitwright.evaluation.tasks.scorer import SourceScorer
+
+    text = "The bees flew over the meadow, and the farmer watched them from his gate. " * 12
+    asked = [Instance("loglikelihood_rolling", {}, (part,), 0) for part in (text, "Water boils.")]
+    ours = SourceScorer(open_source(demo), AutoTokenizer.from_pretrained(demo), progress=SILENT)
+    ours.max_length = 96
+    theirs = HFLM(pretrained=str(demo), dtype="float32", device="cpu", max_length=96)
+    assert ours.loglikelihood_rolling(asked) == pytest.approx(theirs.loglikelihood_rolling(asked), abs=1e-2)
+
+
+@pytest.mark.slow
+@harness
+def test_an_artifact_is_held_against_its_original_item_by_item(demo: Path, tmp_path: Path) -> None:
+    made, out = tmp_path / "q4", tmp_path / "validation.json"
+    text = tmp_path / "text.txt"
+    text.write_text("The farmer walked along the river, and counted his sheep before the evening came. " * 60)
+    api.quantize(api.plan(demo, type="Q4_0", method="rtn", calibration=CalibrationPlan(source=())), made)
+    words = ["--text", text, "--windows", "2", "--length", "32", "--task-limit", LIMIT, "--out", out]
+    main(["validate", *map(str, [made, "--reference", demo, "--task", FILES[0], "--task", FILES[1], *words])])
+    record = read_document(ValidationRecord, out)
+    assert [(task.task, task.metric) for task in record.tasks] == [
+        ("everyday", "acc"), ("everyday", "acc_norm"), ("short_answers", "exact_match"),
+    ]  # fmt: skip
+    for task in record.tasks:
+        assert task.items == LIMIT
+        assert task.lost is not None
+        assert task.won is not None
+        change = task.artifact.value - task.reference.value
+        assert change == pytest.approx((task.won - task.lost) / LIMIT)
+    gates = [(gate.text, gate.measure) for gate in record.gates if gate.measure.startswith("task")]
+    assert gates == [(name, gate) for name in ("everyday", "short_answers") for gate in ("task_drop", "task_flips")]
+    assert f"--task {FILES[0]}" in record.command

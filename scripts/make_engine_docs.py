@@ -29,7 +29,9 @@ What stays at the engine's default is left out. Engines listen on 127.0.0.1: who
 | SGLang 0.5.23, LMDeploy 0.18 | options recorded from the parsers of their wheels |
 | TensorRT-LLM 1.2 | options read from its source; nothing was run |
 
-No line was run on a GPU.
+No line was run on a GPU. On AMD's devices the lines are the same: what makes vLLM faster there is a variable of the
+environment, which `bitwright plan --explain` names as advice. On Gaudi, FP8 keys and values are `fp8_inc`, for which
+scales must have been measured with Intel's Neural Compressor before; they are taken only where they are asked for.
 """
 LINT_HEAD = """# Lint
 

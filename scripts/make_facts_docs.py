@@ -48,7 +48,8 @@ HARDWARE = """
 `auto` is this machine: what nvidia-smi, rocm-smi or amd-smi report, else the processor. A reported name counts as a
 row's when it is the whole name and the memory is the row's: a laptop's card, an RTX 4090 D or an H200 NVL is not taken
 for the card whose name it begins with. Then memory and compute capability are known, rates are not. AMD's devices are
-taken when they are in the table; Intel's are not looked for.
+taken when they are in the table; Intel's are not looked for. Kernels are looked up by compute capability, and where
+there is none by the architecture that AMD and Intel name (gfx942, gaudi3, xe2; `bitwright facts hardware mi300x`).
 
 Rates are 10^12 dense operations per second (datasheets mostly print twice that, with sparsity), on GeForce those with
 FP32 accumulation, which is what engines use. Links count both directions. Prices are on demand, the cheapest and the
@@ -77,7 +78,11 @@ ENGINES = """
 
 `bitwright facts engines vllm` prints all about one: every kernel in the order in which the engine looks for one, flags
 with what they are for, metrics with their former names. Read in sources and from the engines' own parsers; no kernel
-was measured. Flags that engines no longer know, and what to write instead:
+was measured. AMD, Intel, Apple: vLLM's rows were read in the sources of 0.32 as installed (ROCm and XPU), in those of
+vllm-gaudi as stored publicly (made for vLLM 0.15 to 0.26), SGLang's on AMD in its documentation alone, llama.cpp's in
+the sources of build 11434. None of these machines was at hand; what was not looked up is called so.
+
+Flags that engines no longer know, and what to write instead:
 """
 METHODS = """
 ## Methods and types

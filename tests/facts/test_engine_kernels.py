@@ -102,5 +102,6 @@ def test_every_format_is_spoken_of_and_every_row_is_met() -> None:
         for scheme in schemes
         for device in devices
     }
-    assert [row for row in kernels() if id(row) not in met] == []
+    here = [row for row in kernels() if not row.architectures]  # others: tests/planner/test_platforms.py
+    assert [row for row in here if id(row) not in met] == []
     assert all(row.source for row in otherwise())

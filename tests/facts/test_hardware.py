@@ -152,7 +152,7 @@ def test_auto_asks_amd_where_nvidia_is_silent(monkeypatch: pytest.MonkeyPatch) -
     card = '{"Card Series": "AMD Instinct MI300X OAM", "VRAM Total Memory (B)": "206141652992"}'
     tools(monkeypatch, rocm_smi=f'{{"card0": {card}, "card1": {card}, "system": {{"Driver version": "6.10.5"}}}}')
     device = find_device("auto")
-    assert (device.id, device.count, device.kind, device.architecture) == ("mi300x", 2, "gpu", "cdna3")
+    assert (device.id, device.count, device.kind, device.architecture) == ("mi300x", 2, "gpu", "gfx942")
     assert device.compute_capability is None
 
 

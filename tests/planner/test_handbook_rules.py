@@ -23,6 +23,7 @@ MORE = [  # settings that no row of decisions asks for
     Row(at="a draft", model="llama-3.1-70b", target="h100-sxm:2", said={"concurrency": 1, "aim": "latency"}),
     Row(at="latency", model="llama-3.1-8b", target="h100-sxm", said={"ttft": 0.04, "workload": "batch"}),
     Row(at="Blackwell", model="llama-3.1-8b", target="b200-sxm"),
+    Row(at="Instinct", model="llama-3.1-8b", target="mi300x"),
 ]
 
 

@@ -278,8 +278,10 @@ def test_a_plan_survives_the_disk(tmp_path_factory: pytest.TempPathFactory) -> N
 
 
 def test_a_gpu_whose_kernels_are_not_known_is_planned_with_a_warning() -> None:
-    plan = make_plan(MODEL, find_device("mi300x"), use_case="chat")
+    strange = DeviceFacts(name="a new GPU", kind="gpu", memory_bytes=24 * GIB, architecture="npu7")
+    plan = make_plan(MODEL, strange, use_case="chat")
     assert (plan.format, plan.engine) == ("compressed-tensors", "vllm")
-    assert any("Instinct MI300X is not known here" in warning for warning in plan.warnings)
-    known = make_plan(MODEL, find_device("a100-80-sxm"), use_case="chat")
-    assert not any("not known here" in warning for warning in known.warnings)
+    assert any("a new GPU was not looked up" in warning for warning in plan.warnings)
+    for known in ("a100-80-sxm", "mi300x"):
+        plan = make_plan(MODEL, find_device(known), use_case="chat")
+        assert not any("not looked up" in warning for warning in plan.warnings)

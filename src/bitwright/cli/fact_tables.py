@@ -140,15 +140,20 @@ def engine_tables(row: EngineRows) -> tuple[FactTable, ...]:
         for kernel in row.kernels
     ))  # fmt: skip
     rest = FactTable(
-        ("all else of", "because"), tuple((", ".join(other.formats), other.because) for other in row.otherwise)
+        ("all else of", "devices", "because"),
+        tuple((", ".join(other.formats), ", ".join(other.architectures), other.because) for other in row.otherwise),
     )
+    places = FactTable(("runs on", "by", "to know"), tuple(
+        (", ".join(other.architectures), other.name, "; ".join(filter(None, (other.note, other.advice))))
+        for other in row.platforms
+    ))  # fmt: skip
     flags = FactTable(("flag", "for", "values", "default"), tuple(
         (flag.name, flag.purpose, flag.values, flag.default) for flag in row.flags if not flag.removed
     ))  # fmt: skip
     metrics = FactTable(("metric", "measures", "was"), tuple(
         (metric.name, metric.measures, ", ".join(metric.was)) for metric in row.metrics
     ))  # fmt: skip
-    return tuple(table for table in (doors, kernels, rest, flags, gone_table([row]), metrics) if table.rows)
+    return tuple(table for table in (doors, kernels, rest, places, flags, gone_table([row]), metrics) if table.rows)
 
 
 def gone_table(rows: Sequence[EngineRows]) -> FactTable:
@@ -248,6 +253,8 @@ def _scheme(row: Kernel) -> str:
 def _devices(row: Kernel) -> str:
     if row.cpu:
         return "CPU"
+    if row.architectures:
+        return ", ".join(row.architectures)
     if not row.least and not row.last:
         return "any"
     return f"{row.least or '0.0'} to {row.last}" if row.last else f"{row.least} and later"

@@ -41,7 +41,7 @@ class DeviceFacts(Record, frozen=True, kw_only=True):
     source: str = ""
     id: str = ""  # of the row, empty for a device that the table does not hold
     vendor: str = ""
-    architecture: str = ""  # ampere, hopper, cdna3, apple, avx2, …
+    architecture: str = ""  # ampere, hopper, gfx942, gaudi3, apple, avx2, …
     rates: Rates | None = None
     link_gb_s: float | None = None  # between two devices of one machine, both directions together
     price: Price | None = None

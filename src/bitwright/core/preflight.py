@@ -63,7 +63,7 @@ class EngineFit(Record, frozen=True, kw_only=True):
 
     engine: str
     scheme: str
-    devices: str  # a compute capability, a range of them, or `CPU`
+    devices: str  # a compute capability, a range of them, another architecture, or `CPU`
     here: bool  # whether the plan's device is among them
     kernel: str
     how: How

@@ -26,7 +26,8 @@ class When(Record, frozen=True, kw_only=True):
     format: ArtifactFormat | None = None  # that types are looked for in
     capability_from: str | None = None
     capability_below: str | None = None
-    computes: Literal["fp8", "int8"] | None = None  # matrix products of this type, in hardware and in vLLM
+    architectures: tuple[str, ...] = ()  # other makers' (facts/engine_kernels.toml)
+    computes: Literal["fp8", "int8"] | None = None  # products of this type, faster than in 16 bits, and in vLLM
     devices_from: int | None = None
     link_below: float | None = None  # GB/s between two devices, both directions
     use_cases: tuple[UseCase, ...] = ()

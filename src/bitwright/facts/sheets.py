@@ -18,7 +18,7 @@ from bitwright.facts.catalogue import CatalogueRow, catalogue
 from bitwright.facts.compressed_types import COMPRESSED_TYPES
 from bitwright.facts.device_rows import HardwareRow, hardware_rows
 from bitwright.facts.engine_flags import Endpoint, EngineFlag, Metric, endpoints, engine_flags, metrics
-from bitwright.facts.engine_kernels import Kernel, Otherwise, engines_of, kernels, otherwise
+from bitwright.facts.engine_kernels import Kernel, Otherwise, Platform, engines_of, kernels, otherwise, platforms
 from bitwright.facts.float_folders import TYPES as FLOAT_FOLDER_TYPES
 from bitwright.facts.folder_types import BITSANDBYTES_TYPES, GPTQ_BITS
 from bitwright.facts.gguf_mixtures import PRESETS
@@ -55,6 +55,7 @@ class EngineRows(Record, frozen=True, kw_only=True):
     endpoint: Endpoint | None
     kernels: tuple[Kernel, ...]
     otherwise: tuple[Otherwise, ...]
+    platforms: tuple[Platform, ...]
     flags: tuple[EngineFlag, ...]
     metrics: tuple[Metric, ...]
 
@@ -127,6 +128,7 @@ def _engines(name: str | None) -> EngineSheet:
             endpoint=endpoints().get(engine),
             kernels=tuple(row for row in kernels() if engine_of(row) == engine),
             otherwise=tuple(row for row in otherwise() if engine_of(row) == engine),
+            platforms=tuple(row for row in platforms() if engine_of(row) == engine),
             flags=tuple(row for row in engine_flags() if row.engine == engine),
             metrics=tuple(row for row in metrics() if row.engine == engine),
         )
@@ -135,7 +137,7 @@ def _engines(name: str | None) -> EngineSheet:
     return EngineSheet(engines=_chosen("engines", found, lambda row: (row.engine,), name))
 
 
-def engine_of(row: Kernel | Otherwise) -> str:
+def engine_of(row: Kernel | Otherwise | Platform) -> str:
     """The engine of a row of kernels, which names its version too, as rows of flags name it."""
     return row.engine.casefold().split()[0]
 

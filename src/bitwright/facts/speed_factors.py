@@ -14,7 +14,7 @@ from bitwright.facts.rows import read_rows
 FILE = "speed_factors.toml"
 End = Literal["slow", "expected", "fast"]
 ENDS: tuple[End, ...] = ("slow", "expected", "fast")
-Where = Literal["server", "llama.cpp", "cpu"]
+Where = Literal["server", "others", "llama.cpp", "cpu"]
 
 
 class Spread(Record, frozen=True, kw_only=True):

@@ -47,8 +47,10 @@ from bitwright.facts.packed_tensors import parts_of
 from bitwright.facts.stacks import stacked
 from bitwright.facts.stored_tensors import safetensors_bytes
 from bitwright.planner.answer import Answer, answer, replica_layout, with_answer
+from bitwright.planner.capability import capability_of
 from bitwright.planner.column_order import with_act_order
-from bitwright.planner.decide import Candidate, Decision, capability_of, decide, named_scheme
+from bitwright.planner.decide import Candidate, Decision, decide, named_scheme
+from bitwright.planner.engine_fit import kernel_notes
 from bitwright.planner.file_size import gguf_file_bytes
 from bitwright.planner.kv_cache import with_kv_cache
 from bitwright.planner.launch import Serving, launch_line, model_name
@@ -296,7 +298,9 @@ def _warnings(facts: ModelFacts, device: DeviceFacts, chosen: _Sized, parts: Par
     if isinstance(scheme, IntScheme | CodebookScheme | Int8RowScheme) and candidate.format in FOLDERS:
         found += folder_notes(candidate.format, scheme, facts)
     elif isinstance(scheme, IntScheme | MinifloatScheme):
-        found += engine_notes(candidate.label, scheme, capability_of(device))
+        found += engine_notes(candidate.label, scheme, capability_of(device)) + kernel_notes(
+            candidate.format, candidate.label, scheme, device
+        )
         if isinstance(scheme, MinifloatScheme) and candidate.format in FLOAT_FOLDERS:
             found += float_folder_notes(candidate.format, scheme, facts)
     if isinstance(scheme, IntScheme) and scheme.bits == 8 and not scheme.symmetric:

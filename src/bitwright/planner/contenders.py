@@ -19,13 +19,12 @@ from bitwright.core.schemes import FloatScheme, IntScheme, QuantScheme
 from bitwright.core.target import Constraints
 from bitwright.facts.compressed_types import COMPRESSED_TYPES
 from bitwright.facts.engine_kernels import Kernel, find_kernel
-from bitwright.planner.capability import capability_of
+from bitwright.planner.capability import place_of
 from bitwright.planner.decide import Candidate, Decision
-from bitwright.planner.engine_names import LLAMA_CPP, SGLANG, VLLM
+from bitwright.planner.engine_names import LLAMA_CPP, ROWS
 from bitwright.planner.request import Request
 from bitwright.planner.tensors import FLOATS, fitting_group_sizes
 
-ROWS = {VLLM: "vLLM 0.32", SGLANG: "SGLang 0.5.23", LLAMA_CPP: "llama.cpp"}  # as the table of kernels calls them
 GGUF_LADDER = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "Q2_K")
 ROUNDED = ("FP8_DYNAMIC", "W8A8", "NVFP4")
 INTEGER_BITS = (8, 4)
@@ -92,5 +91,5 @@ def in_engines(
             continue  # the other format is of another engine
         kernel = None
         if scheme is not None:
-            kernel = find_kernel(ROWS[engine], candidate.format, scheme, capability_of(device), shapes)
+            kernel = find_kernel(ROWS[engine], candidate.format, scheme, place_of(device), shapes)
         yield Contender(candidate=candidate, engine=engine, kernel=kernel)

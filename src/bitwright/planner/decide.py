@@ -24,10 +24,12 @@ from bitwright.core.schemes import (
     WeightScheme,
 )
 from bitwright.facts.compressed_types import COMPRESSED_TYPES, LinearScheme
+from bitwright.facts.engine_kernels import platform_of
 from bitwright.facts.float_folders import FLOAT_FOLDERS
 from bitwright.facts.folder_types import FOLDERS, FolderScheme
 from bitwright.facts.gguf_mixtures import PRESETS
-from bitwright.planner.capability import capability_of as capability_of
+from bitwright.planner.capability import place_of
+from bitwright.planner.engine_names import ROWS
 from bitwright.planner.memory import LLAMA_CPP, SGLANG, VLLM
 from bitwright.planner.request import Request, float_scheme, linear_scheme
 from bitwright.planner.rules import FLOAT, Guidance
@@ -130,10 +132,13 @@ def _warnings(facts: ModelFacts, device: DeviceFacts, format: ArtifactFormat) ->
     """What is not known of a device, or must be said to its engine."""
     if device.kind == "cpu" or format == "gguf":
         return ()
-    capability = capability_of(device)
-    if capability is None:
-        return (f"which kernels vLLM has on {device.name} is not known here; rows of engines are NVIDIA's",)
-    if capability < AMPERE and facts.dtype == "BF16":
+    place = place_of(device)
+    if isinstance(place, str):
+        known = platform_of(ROWS[VLLM], place)
+        if known is None:
+            return (f"which kernels vLLM has on {device.name} was not looked up",)
+        return (f"{device.name}: {known.note}",) if known.note else ()
+    if place is not None and place < AMPERE and facts.dtype == "BF16":
         return (f"{device.name} cannot compute in bf16: start vLLM with --dtype half",)
     return ()
 

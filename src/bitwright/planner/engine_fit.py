@@ -1,5 +1,7 @@
 """Will the engines load what comes out, and on which kernel: devices that fare alike are put together.
 
+Architectures other than NVIDIA's are told where the plan is for one; `bitwright facts engines` has all.
+
 Not here: the rows (facts/engine_kernels.toml), the order of preference (decide.py).
 """
 
@@ -7,12 +9,16 @@ from __future__ import annotations
 
 import itertools
 
-from bitwright.core.plan import DeviceFacts, Plan, TensorPlan
+from bitwright.core.plan import ArtifactFormat, DeviceFacts, Plan, TensorPlan
 from bitwright.core.preflight import EngineFit
 from bitwright.core.schemes import FloatScheme, GgmlScheme, QuantScheme
-from bitwright.facts.engine_kernels import Capability, Kernel, engines_of, find_kernel
-from bitwright.planner.capability import capability_of
+from bitwright.facts.engine_kernels import Capability, Kernel, engines_of, find_kernel, platform_of
+from bitwright.planner.capability import place_of
+from bitwright.planner.engine_names import ROWS, VLLM
 
+UNWANTED = {
+    "fails": "does not run", "unknown": "may not run", "emulates": "emulates", "expands": "expands",
+}  # fmt: skip
 # Turing, Ampere of data centres and of desks, Ada, Hopper, Blackwell of data centres and of desks
 CAPABILITIES: tuple[Capability, ...] = ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0))
 
@@ -26,6 +32,17 @@ def engine_fits(plan: Plan) -> tuple[EngineFit, ...]:
         for scheme, entries in groups.items()
         for fit in _fits(engine, plan, scheme, entries)
     )
+
+
+def kernel_notes(format: ArtifactFormat, label: str, scheme: QuantScheme, device: DeviceFacts) -> list[str]:
+    """What vLLM makes of a type on AMD's and Intel's devices, where that is not what the type is for."""
+    place = place_of(device)
+    if not isinstance(place, str) or platform_of(ROWS[VLLM], place) is None:
+        return []
+    row = find_kernel(ROWS[VLLM], format, scheme, place)
+    if row.how not in UNWANTED:
+        return []
+    return [f"vLLM on {device.name} {UNWANTED[row.how]} {label}" + (f": {row.because}" if row.because else "")]
 
 
 def is_quantized(entry: TensorPlan) -> bool:
@@ -47,19 +64,18 @@ def _by_scheme(plan: Plan) -> dict[QuantScheme, list[TensorPlan]]:
 
 def _fits(engine: str, plan: Plan, scheme: QuantScheme, entries: list[TensorPlan]) -> list[EngineFit]:
     shapes = tuple({(entry.shape[-2], entry.shape[-1]) for entry in entries})
-    here = capability_of(plan.device)
-    known = sorted({*CAPABILITIES, *([here] if here is not None else [])})
+    here = place_of(plan.device)
+    known = sorted({*CAPABILITIES, *([here] if isinstance(here, tuple) else [])})
     rows = [(capability, find_kernel(engine, plan.format, scheme, capability, shapes)) for capability in known]
     fits = []
     for row, run in itertools.groupby(rows, key=lambda pair: pair[1]):
         span = [capability for capability, _ in run]
         fits.append(_fit(engine, plan, scheme, row, _range(span, known[-1]), here in span))
+    if isinstance(here, str):
+        other = find_kernel(engine, plan.format, scheme, here, shapes)
+        fits.append(_fit(engine, plan, scheme, other, here or plan.device.name, True))
     processor = find_kernel(engine, plan.format, scheme, None, shapes)
-    return [*fits, _fit(engine, plan, scheme, processor, "CPU", _is_processor(plan.device))]
-
-
-def _is_processor(device: DeviceFacts) -> bool:
-    return device.kind == "cpu"
+    return [*fits, _fit(engine, plan, scheme, processor, "CPU", here is None)]
 
 
 def _fit(engine: str, plan: Plan, scheme: QuantScheme, row: Kernel, devices: str, here: bool) -> EngineFit:

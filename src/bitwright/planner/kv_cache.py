@@ -52,7 +52,7 @@ def with_kv_cache(plan: Plan, wanted: str | None) -> Plan:
         last = max(number for number, entry in enumerate(entries) if entry.name.startswith(prefix))
         entries[last + 1 : last + 1] = [_scale(name) for name in cache_scale_names(plan.format, layer)]
     tensors = tuple(entries)
-    words = kv_cache_words(plan.engine, wanted)
+    words = kv_cache_words(plan.engine, wanted, plan.device)
     halved = words[0] not in plan.launch  # else the ranking took such a cache already, and counted it so
     cache = plan.memory.kv_cache // (2 if halved else 1)
     memory = msgspec.structs.replace(

@@ -36,6 +36,7 @@ LMDEPLOY_FORMATS: dict[ArtifactFormat, str] = {
     "fp8": "fp8",
 }
 LMDEPLOY_CACHE = {"int4": "4", "q8_0": "8", "fp8": "16"}  # --quant-policy; lmdeploy 0.18, cli/utils.py
+GAUDI_CACHE = {"fp8": "fp8_inc"}  # vllm-gaudi, platform.py: its scales are measured with INC before
 CACHE_TYPES = {SGLANG: {"fp8": "fp8_e4m3"}}  # where the engine's word is another
 PORTS = {VLLM: 8000, SGLANG: 30000, TENSORRT_LLM: 8000, LMDEPLOY: 23333}
 
@@ -150,7 +151,7 @@ def _vllm(serving: Serving) -> tuple[str, ...]:
         line += ["--gpu-memory-utilization", f"{serving.memory_fraction:.2f}"]
     if serving.speculation is not None:
         line += speculation_words(serving, serving.speculation)
-    return (*line, *kv_cache_words(serving.engine, serving.kv_cache))
+    return (*line, *kv_cache_words(serving.engine, serving.kv_cache, serving.device))
 
 
 def speculation_words(serving: Serving, speculation: Speculation) -> list[str]:
@@ -178,7 +179,7 @@ def _sglang(serving: Serving) -> tuple[str, ...]:
         line += ["--mem-fraction-static", f"{serving.memory_fraction:.2f}"]
     if serving.speculation is not None:
         line += speculation_words(serving, serving.speculation)
-    return (*line, *kv_cache_words(serving.engine, serving.kv_cache))
+    return (*line, *kv_cache_words(serving.engine, serving.kv_cache, serving.device))
 
 
 def _sglang_speculation(speculation: Speculation) -> list[str]:
@@ -228,11 +229,16 @@ def _lmdeploy(serving: Serving) -> tuple[str, ...]:
     return (*line, "--enable-prefix-caching")
 
 
-def kv_cache_words(engine: str, kv_cache: str) -> tuple[str, ...]:
+def kv_cache_words(engine: str, kv_cache: str, device: DeviceFacts) -> tuple[str, ...]:
     """How vLLM and SGLang are told the type of keys and values."""
     if kv_cache == SIXTEEN_BIT:
         return ()
-    return ("--kv-cache-dtype", CACHE_TYPES.get(engine, {}).get(kv_cache, kv_cache))
+    words = GAUDI_CACHE if _is_gaudi(device) else CACHE_TYPES.get(engine, {})
+    return ("--kv-cache-dtype", words.get(kv_cache, kv_cache))
+
+
+def _is_gaudi(device: DeviceFacts) -> bool:
+    return device.architecture.startswith("gaudi")
 
 
 def _address(serving: Serving) -> list[str]:
@@ -248,4 +254,5 @@ def _half(serving: Serving, word: str) -> list[str]:
     """Kernels of GPTQ, AWQ and bitsandbytes folders are written for float16; devices before Ampere have no bfloat16."""
     capability = capability_of(serving.device)
     old = capability is not None and capability < AMPERE
-    return ["--dtype", word] if old or serving.format in FOLDERS else []
+    halves = serving.format in FOLDERS and not _is_gaudi(serving.device)  # which has no float16
+    return ["--dtype", word] if old or halves else []

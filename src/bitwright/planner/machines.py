@@ -26,6 +26,7 @@ from bitwright.facts.speed_factors import (
     kernel_factor,
     processor,
 )
+from bitwright.planner.capability import place_of
 from bitwright.planner.deployment import Deployment
 from bitwright.planner.engine_names import LLAMA_CPP
 from bitwright.planner.roofline import NANO, Cores, Machine, Roofline, Running
@@ -59,9 +60,16 @@ def machine_of(deployment: Deployment, calibration: MachineCalibration | None, e
     return _cores(device, calibration, ends)
 
 
+def _kind_of(deployment: Deployment) -> Where:
+    """Whose factors hold: what is known of servers was measured on NVIDIA's devices."""
+    if deployment.engine == LLAMA_CPP:
+        return "llama.cpp"
+    return "others" if isinstance(place_of(deployment.target.device), str) else "server"
+
+
 def _roofline(deployment: Deployment, calibration: MachineCalibration | None, ends: Ends) -> Roofline | None:
     device, ways = deployment.target.device, deployment.tensor_parallel
-    where: Where = "llama.cpp" if deployment.engine == LLAMA_CPP else "server"
+    where = _kind_of(deployment)
     rates = device.rates
     peak = (rates.bf16 or rates.fp16) if rates is not None else None
     if device.bandwidth_gb_s is None or peak is None:

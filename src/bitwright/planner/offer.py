@@ -12,11 +12,13 @@ import shlex
 from bitwright.core.choices import Method, Reason
 from bitwright.core.ranking import DeviceMemory, Option, Quality, Refused, Speed
 from bitwright.core.target import Target
-from bitwright.planner.contenders import ROWS, Contender
+from bitwright.facts.engine_kernels import platform_of
+from bitwright.planner.capability import place_of
+from bitwright.planner.contenders import Contender
 from bitwright.planner.cost import cost
 from bitwright.planner.deployment import SIXTEEN_BIT, Deployment
 from bitwright.planner.engine_fit import is_quantized
-from bitwright.planner.engine_names import LLAMA_CPP
+from bitwright.planner.engine_names import LLAMA_CPP, ROWS
 from bitwright.planner.launch import Speculation, launch_line, serving_of, speculation_words
 from bitwright.planner.memory import fills
 from bitwright.planner.rules import Guidance, draft_for
@@ -79,7 +81,7 @@ def offered(contender: Contender, found: Placed, file_bytes: int, prior: Quality
         speed=rate,
         quality=prior,
         cost=None if rate is None else cost(placed, rate),
-        reasons=(*_figures(placed, rate), *_rules(found, rules)),
+        reasons=(*_figures(placed, rate), *_rules(found, rules), *_environment(placed)),
     )
 
 
@@ -116,6 +118,14 @@ def _rules(way: Placed, rules: Guidance) -> tuple[Reason, ...]:
     found += rules.of_setting("floor-first", "small model")
     found += rules.of_setting("prefix-caching", "prefix caching")
     return (*found, *_speculation(placed, rules))
+
+
+def _environment(placed: Deployment) -> tuple[Reason, ...]:
+    """Advice that does not stand on the launch line: variables of the engine on AMD's devices."""
+    found = platform_of(ROWS.get(placed.engine, ""), place_of(placed.target.device))
+    if found is None or not found.advice:
+        return ()
+    return (Reason(choice="environment, advice", because=found.advice, source=found.source),)
 
 
 def _speculation(placed: Deployment, rules: Guidance) -> tuple[Reason, ...]:

@@ -27,6 +27,7 @@ from bitwright.core.ranking import DeviceMemory, Option, Ranking, Refused
 from bitwright.core.schemes import FloatScheme, QuantScheme
 from bitwright.core.target import Limits, Target
 from bitwright.core.units import format_bytes
+from bitwright.planner.capability import takes_fp8_cache
 from bitwright.planner.contenders import Contender, in_engines
 from bitwright.planner.cost import meets, replicas_needed
 from bitwright.planner.decide import Candidate
@@ -189,6 +190,8 @@ def _caches(target: Target, engine: str, rules: Guidance) -> tuple[str, ...]:
     if asked != "auto":
         return (asked,)
     cheaper = CHEAPER_CACHE.get(engine, "fp8")
+    if cheaper == "fp8" and not takes_fp8_cache(engine, target.device):
+        return (SIXTEEN_BIT,)
     return (cheaper,) if cheaper == "fp8" and "fp8-cache" in rules.adds else (SIXTEEN_BIT, cheaper)
 
 

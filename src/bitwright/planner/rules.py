@@ -19,17 +19,18 @@ from bitwright.core.devices import DeviceFacts
 from bitwright.core.plan import ModelFacts
 from bitwright.core.ranking import Regime
 from bitwright.core.target import Target
+from bitwright.facts.compressed_types import COMPRESSED_TYPES
 from bitwright.facts.decision_rules import Draft, Rule, Setting, When, decision_rules, drafts
+from bitwright.facts.engine_kernels import find_kernel, is_named
 from bitwright.facts.gguf_mixtures import PRESETS
-from bitwright.planner.capability import capability_of, version_of
-from bitwright.planner.engine_names import LLAMA_CPP
+from bitwright.planner.capability import capability_of, place_of, version_of
+from bitwright.planner.engine_names import LLAMA_CPP, ROWS, VLLM
 
 FLOAT = "float"  # the checkpoint's own type
 FLOAT_LABELS = ("BF16", "F16", "F32")
 BYTES_OF_FOUR_BITS = 0.5
 DRAFT_RATIO = 10  # a draft must be so many times smaller
-LAST_INT8 = (10, 0)  # from here on vLLM 0.32 has no kernel for W8A8
-FIRST_INT8, FIRST_FP8 = (7, 5), (8, 9)
+COMPUTED = {"fp8": "FP8_DYNAMIC", "int8": "W8A8"}  # the type that stands for all of a kind
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +114,7 @@ def _of_device(when: When, device: DeviceFacts) -> bool:
         when.kind in (None, device.kind)
         and (least is None or found >= least)
         and (below is None or (0, 0) < found < below)
+        and (not when.architectures or is_named(when.architectures, device.architecture))
         and (when.computes is None or computes(device, when.computes))
         and (when.devices_from is None or device.count >= when.devices_from)
         and (when.link_below is None or (device.link_gb_s is not None and device.link_gb_s < when.link_below))
@@ -163,11 +165,19 @@ def regime(facts: ModelFacts, target: Target) -> Regime:
 
 
 def computes(device: DeviceFacts, kind: str) -> bool:
-    """Whether NVIDIA's device multiplies a type, and vLLM has a kernel that makes use of it."""
-    found = capability_of(device)
-    if found is None or (device.rates is not None and getattr(device.rates, kind) is None):
+    """Whether a device multiplies a type faster than 16 bits, and vLLM has a kernel that makes use of it."""
+    if device.rates is not None:
+        narrow, wide = getattr(device.rates, kind), device.rates.bf16 or device.rates.fp16
+        if narrow is None or (wide is not None and narrow <= wide):
+            return False
+    return _has_kernel(device, COMPUTED[kind])
+
+
+def _has_kernel(device: DeviceFacts, name: str) -> bool:
+    """Whether vLLM multiplies in a type there, rather than in 16 bits."""
+    if device.kind == "cpu":
         return False
-    return found >= FIRST_FP8 if kind == "fp8" else FIRST_INT8 <= found < LAST_INT8
+    return find_kernel(ROWS[VLLM], "compressed-tensors", COMPRESSED_TYPES[name], place_of(device)).how == "computes"
 
 
 def usable(kind: str, device: DeviceFacts, formats: list[ArtifactFormat]) -> bool:
@@ -176,7 +186,7 @@ def usable(kind: str, device: DeviceFacts, formats: list[ArtifactFormat]) -> boo
         return "gguf" in formats
     if "compressed-tensors" not in formats:
         return False
-    return {"FP8_DYNAMIC": computes(device, "fp8"), "W8A8": computes(device, "int8")}.get(kind, True)
+    return kind not in COMPUTED.values() or _has_kernel(device, kind)
 
 
 def draft_for(facts: ModelFacts) -> Draft | None:

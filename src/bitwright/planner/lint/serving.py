@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bitwright.core.choices import ArtifactFormat
 from bitwright.core.findings import Finding
+from bitwright.core.schemes import IntScheme, QuantScheme
+from bitwright.facts.compressed_types import COMPRESSED_TYPES
 from bitwright.facts.engine_flags import find_flag, flag_for
+from bitwright.facts.engine_kernels import find_kernel
 from bitwright.facts.lint_rules import finding
+from bitwright.planner.capability import place_of
+from bitwright.planner.engine_names import ROWS
 from bitwright.planner.lint.launches import GONE, Launch
 from bitwright.planner.lint.world import FOUR_BITS, World
 from bitwright.planner.roofline import crossover
@@ -37,6 +43,17 @@ PLUGINS = {
 LARGE_BATCH = 256  # requests; about where an H100 turns compute bound with 16-bit weights (295)
 WIDENING = {"vllm", "sglang", "tgi"}
 LEAST = {"awq": (7, 5), "w4a16": (7, 5), "w8a8": (7, 5), "fp8": (7, 5), "nvfp4": (7, 5)}  # of vLLM 0.32
+
+# What a name's kind stands for where kernels are looked up
+STANDING: dict[str, tuple[str, ArtifactFormat, QuantScheme]] = {
+    "fp8": ("FP8", "compressed-tensors", COMPRESSED_TYPES["FP8_DYNAMIC"]),
+    "w8a8": ("W8A8", "compressed-tensors", COMPRESSED_TYPES["W8A8"]),
+    "nvfp4": ("NVFP4", "compressed-tensors", COMPRESSED_TYPES["NVFP4"]),
+    "w4a16": ("W4A16", "compressed-tensors", IntScheme(bits=4, group_size=128)),
+    "w8a16": ("W8A16", "compressed-tensors", IntScheme(bits=8, group_size=128)),
+    "awq": ("AWQ", "awq", IntScheme(bits=4, group_size=128, symmetric=False)),
+    "gptq": ("GPTQ", "gptq", IntScheme(bits=4, group_size=128)),
+}
 
 
 def check_serving(launch: Launch, world: World) -> Iterator[Finding]:
@@ -74,6 +91,10 @@ def _device(launch: Launch, world: World) -> Iterator[Finding]:
     device, kind, where = world.device, world.served.kind, launch.where
     if device is None or device.kind == "cpu" or launch.engine in ("llama.cpp", "ollama"):
         return
+    place = place_of(device)
+    if isinstance(place, str):
+        yield from _other_device(launch, world, device.name, place)
+        return
     if world.before(8, 0) and (launch.value("dtype") or "").startswith("bf"):
         yield finding("bf16-before-ampere", where, device=device.name)
     least = LEAST.get(kind)
@@ -91,6 +112,25 @@ def _device(launch: Launch, world: World) -> Iterator[Finding]:
         yield finding("int8-on-new-blackwell", where, device=device.name)
 
 
+def _other_device(launch: Launch, world: World, device: str, place: str) -> Iterator[Finding]:
+    """AMD's and Intel's: what the table of kernels says. What nobody looked up is not judged."""
+    engine, known = ROWS.get(launch.engine, ""), STANDING.get(world.served.kind)
+    if known is None:
+        return
+    label, format, scheme = known
+    row = find_kernel(engine, format, scheme, place)
+    if row.how == "fails":
+        yield finding(
+            "not-loaded", launch.where, engine=engine, scheme=label, device=device, because=row.because,
+            fix="take another type: W4A16 runs on all of them; `bitwright plan` names what suits",
+        )  # fmt: skip
+    elif row.how in ("emulates", "expands"):
+        yield finding(
+            "emulated", launch.where, engine=launch.engine, scheme=label, device=device,
+            how="emulated in 16 bits" if row.how == "emulates" else "weights are expanded to 16 bits",
+        )  # fmt: skip
+
+
 def _kernels(launch: Launch, world: World) -> Iterator[Finding]:
     served, where = world.served, launch.where
     given, value = launch.given("quantization"), launch.value("quantization") or ""
@@ -103,7 +143,8 @@ def _kernels(launch: Launch, world: World) -> Iterator[Finding]:
         yield finding("slow-awq-kernel", where, what="`--quantization awq`", instead="write awq_marlin")
     elif launch.engine == "sglang" and value == "gptq":
         yield finding("kernel-gone", where)
-    if launch.env.get("VLLM_USE_TRITON_AWQ") not in (None, "0"):
+    on_amd = world.device is not None and world.device.architecture.startswith("gfx")  # where it is the only one
+    if launch.env.get("VLLM_USE_TRITON_AWQ") not in (None, "0") and not on_amd:
         yield finding("slow-awq-kernel", where, what="VLLM_USE_TRITON_AWQ=1", instead="set it to 0")
 
 

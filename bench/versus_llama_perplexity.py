@@ -1,7 +1,9 @@
 """Our measures beside those of `llama-perplexity --kl-divergence`, on the same tokens and scored positions.
 
-llama-perplexity keeps the original's logits in 16 bits, and that alone gives the original a KL against itself: its
-floor, measured here by giving it the original twice. It also runs k-quants on inputs that it rounds to 8 bits, which is
+llama-perplexity keeps the original's logits in 16 bits, and that alone gives the tokens of the original a KL against
+itself, of either sign: its floor, measured here by giving it the original twice, is the largest of them. Its perplexity
+of the original from the kept logits may be too low, as none lies more than 16 below the largest; the run of the
+original against itself prints the true one. It also runs k-quants on inputs that it rounds to 8 bits, which is
 another artifact than the decoded one; so it is given the artifact twice, decoded to F32 by llama-quantize and as it is.
 The first is what ours must agree with, within the floor.
 
@@ -130,7 +132,7 @@ def main() -> None:
         "bitwright": ours(arguments.reference, arguments.artifact, tokens, length, threads),
     }  # fmt: skip
     kept.unlink()
-    floor = document["llama_perplexity_original_against_itself"]["kl_mean"]
+    floor = document["llama_perplexity_original_against_itself"]["kl_max"]
     away = document["bitwright"]["kl_mean"] - document["llama_perplexity_decoded"]["kl_mean"]
     document["kl_mean_difference"], document["kl_mean_floor"] = away, floor
     arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

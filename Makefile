@@ -62,6 +62,7 @@ check: setup
 	$(BIN)/python scripts/make_record_docs.py --check
 	$(BIN)/python scripts/make_engine_docs.py --check
 	$(BIN)/python scripts/make_handbook_docs.py --check
+	$(BIN)/python scripts/make_doctor_docs.py --check
 
 format: setup
 	$(BIN)/ruff format
@@ -74,6 +75,7 @@ docs: setup
 	$(BIN)/python scripts/make_record_docs.py
 	$(BIN)/python scripts/make_engine_docs.py
 	$(BIN)/python scripts/make_handbook_docs.py
+	$(BIN)/python scripts/make_doctor_docs.py
 
 loaders: $(LOADERS)/.bitwright-ready
 

@@ -1,13 +1,7 @@
 """Every cell of the table: written by us, loaded by a loader that is not ours, and its logits are those of our decode.
 
-<<<<<<< HEAD
-The model is random with dimensions that every format can hold (multiples of 256), written once; rows about
-vision-language models have a small one each. An artifact is made once for all its loaders. GPTQModel and vLLM answer in
-one process each, for all cells of theirs that were selected.
-=======
-The model (model.py) is written once, an artifact once for all its loaders. GPTQModel and vLLM answer in one process
-each, for all cells of theirs that were selected.
->>>>>>> 1601bf7 (Exercise the table of cells on real weights: the first blocks of the wide demo model)
+The model (model.py) is written once, an artifact once for all its loaders; rows about vision-language models have a
+small random one each. GPTQModel and vLLM answer in one process each, for all cells of theirs that were selected.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ COMMANDS = (
     "quantize",
     "validate",
     "compare",
+    "doctor",
     "serve",
     "inspect",
     "imatrix",

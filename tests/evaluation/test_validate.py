@@ -15,6 +15,7 @@ from bitwright.core.errors import InputError, MismatchError, UsageError
 from bitwright.core.records import ArtifactFile, ValidationRecord
 from bitwright.evaluation import score as scoring
 from bitwright.evaluation.figures import CONFIDENCE_EDGES
+from bitwright.evaluation.soundness import Soundness
 from bitwright.evaluation.summary import SUMMARY_BYTES, model_card_section, summary
 from bitwright.evaluation.validate import validate
 from bitwright.evaluation.verdict import finite_gate
@@ -176,7 +177,7 @@ def test_other_measures_have_gates_where_a_profile_limits_them(model, shaken):
 
 def test_gates_of_other_checks_decide_too(model):
     settings = finite_gate("settings", 1)
-    record = run(source(model), source(model), extra_gates=[settings])
+    record = run(source(model), source(model), soundness=lambda: Soundness(gates=(settings,)))
     assert record.verdict == "FAIL"
     assert record.gates[0] == settings
 

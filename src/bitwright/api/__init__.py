@@ -7,6 +7,7 @@ from bitwright.api.budget import share_out
 from bitwright.api.comparison import compare
 from bitwright.api.conversion import convert
 from bitwright.api.decision import make_plan as plan
+from bitwright.api.examination import doctor
 from bitwright.api.importance import imatrix
 from bitwright.api.inspection import inspect
 from bitwright.api.knowledge import facts
@@ -22,6 +23,7 @@ __all__ = [
     "chat",
     "compare",
     "convert",
+    "doctor",
     "facts",
     "imatrix",
     "inspect",

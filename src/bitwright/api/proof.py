@@ -16,6 +16,7 @@ from bitwright.api.devices import check_device, devices_of
 from bitwright.api.kept import floors_of, reference_cache_of
 from bitwright.api.models import adapter_folder, model_folder
 from bitwright.api.service import locate
+from bitwright.api.settings import watched_for_gates
 from bitwright.api.texts import Supply, files_among, named_texts
 from bitwright.core.atomic import sha256_file
 from bitwright.core.device_request import CPU
@@ -91,17 +92,16 @@ def validate(
     behaviour.check()
     limits = thresholds(use_case) if profile is None else read_profile(profile, use_case)
     place, kind = locate(Path(artifact))
-    named = named_texts(texts)
-    folder = model_folder(reference, progress=progress)
-    original, decoded = _reference(folder, adapter_folder(lora)), open_source(place)
-    supply = supply or Supply(
-        texts=named, folder=folder, original=original, length=length, seed=seed, progress=progress
-    )
+    named, folder = named_texts(texts), model_folder(reference, progress=progress)
+    original, decoded = reference_source(folder, adapter_folder(lora)), open_source(place)
+    fresh = Supply(texts=named, folder=folder, original=original, length=length, seed=seed, progress=progress)
+    supply = supply or fresh
     drawn = _unused_windows(made_here(place), place, supply, texts, windows)
     flags = _flags(behaviour, device, lora=lora, profile=profile, reference_cache=reference_cache)
+    watched, soundness = watched_for_gates(folder, place, original, decoded, drawn[0].tokens, progress)
     record = measure(
         original,
-        decoded,
+        watched,
         drawn,
         thresholds=limits,
         decode=_decoder(folder),
@@ -110,6 +110,7 @@ def validate(
         command=command or _command(place, reference, texts, supply, windows, limits.use_case, until_decided, flags),
         devices=devices_of(device),
         progress=progress,
+        soundness=soundness,
         sampling=_sampling(until_decided, supply, windows),
         cache=reference_cache_of(reference_cache, original.facts.fingerprint),
         floors=lambda tokens: floors_of(original, tokens, devices=devices_of(device), progress=progress),
@@ -159,7 +160,7 @@ def _sampling(until_decided: UntilDecided | None, supply: Supply, windows: int) 
     return Sampling(looks=looks, more=supply.windows, budget_seconds=until_decided.budget_seconds)
 
 
-def _reference(place: Path, adapter: Path | None) -> WeightSource:
+def reference_source(place: Path, adapter: Path | None) -> WeightSource:
     """What is judged against: any model that can be read, or a float one with an adapter merged in."""
     from bitwright.formats.original import open_original
     from bitwright.formats.sniff import open_source

@@ -18,6 +18,7 @@ from bitwright.cli import (
     calibrate,
     compare,
     convert,
+    doctor,
     facts,
     imatrix,
     inspect,
@@ -74,7 +75,21 @@ def _root(
     pass
 
 
-for command in (ship, plan, quantize, validate, compare, serve, inspect, imatrix, convert, facts, calibrate, lint):
+for command in (
+    ship,
+    plan,
+    quantize,
+    validate,
+    compare,
+    doctor,
+    serve,
+    inspect,
+    imatrix,
+    convert,
+    facts,
+    calibrate,
+    lint,
+):
     app.command(epilog=command.EPILOG)(command.run)
 
 # Objects between two searches for cycles, 700 by default: imports make hundreds of thousands that all stay, and looking

@@ -31,3 +31,11 @@ class LintRecord(Document, frozen=True, kw_only=True):
     @property
     def errors(self) -> int:
         return sum(finding.severity == "error" for finding in self.findings)
+
+
+class Diagnosis(Finding, frozen=True, kw_only=True):
+    """What `bitwright doctor` found: a finding with the figures that it rests on, and how such a thing comes about."""
+
+    cause: str
+    evidence: dict[str, float]
+    part: str = "decoder"  # or `vision tower`, `projector`, `settings`

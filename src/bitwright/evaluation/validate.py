@@ -19,7 +19,7 @@ from bitwright.calibration.corpora import TokenWindows
 from bitwright.core.errors import InputError, MismatchError, UsageError
 from bitwright.core.protocols import SILENT, Progress, RoundsInputs, WeightSource
 from bitwright.core.provenance import provenance
-from bitwright.core.records import ArtifactFile, Floors, Gate, ValidationRecord, WorstToken
+from bitwright.core.records import ArtifactFile, Floors, ValidationRecord, WorstToken
 from bitwright.evaluation import verdict
 from bitwright.evaluation.beside import beside_notes
 from bitwright.evaluation.judging import judge_texts
@@ -28,6 +28,7 @@ from bitwright.evaluation.pair import Pair
 from bitwright.evaluation.reference_cache import ReferenceCache
 from bitwright.evaluation.sampling import Sampling
 from bitwright.evaluation.score import Scores, joined
+from bitwright.evaluation.soundness import Soundness
 from bitwright.evaluation.stats import MIN_WINDOWS
 from bitwright.facts.thresholds import Thresholds
 from bitwright.modeling.walk import Walker
@@ -58,16 +59,16 @@ def validate(
     sampling: Sampling | None = None,
     cache: ReferenceCache | None = None,
     floors: Callable[[torch.Tensor], Floors] | None = None,
-    extra_gates: Sequence[Gate] = (),
+    soundness: Callable[[], Soundness] = Soundness,
 ) -> ValidationRecord:
-    """Measure `artifact` against `reference` on all `texts` and judge it.
+    """Measure `artifact` against `reference` on all `texts` and judge it, with the gates that `soundness` finds failed
+    once the artifact was read.
 
     `decode` turns token ids into text for the list of worst tokens; `decoder` names the library that decoded the
     artifact. All texts must have windows of one length. Blocks run on `devices`. With `sampling`, windows are added
     until every gate is decided; with a `cache`, the reference's logits are kept and taken from there. `floors` measures
-    the reference against itself on given tokens; `extra_gates` are what other checks found. Raises `MismatchError` when
-    the two are different models, `InputError` on token ids outside the vocabulary or a reference that is not finite,
-    `UsageError` on too little text.
+    the reference against itself on given tokens. Raises `MismatchError` when the two are different models, `InputError`
+    on token ids outside the vocabulary or a reference that is not finite, `UsageError` on too little text.
     """
     started = time.monotonic()
     _check_models(reference, artifact)
@@ -77,7 +78,8 @@ def validate(
         floor = floors(tokens_WT) if floors else None
         pair = Pair(reference, artifact, walker=walker, devices=devices, batch=batch, cache=cache, progress=progress)
         judged = judge_texts(pair, texts, thresholds, sampling or Sampling(looks=(len(tokens_WT),), more=_no_more))
-    gates = [*extra_gates, *judged.gates]
+    beyond = soundness()
+    gates, others = [*beyond.gates, *judged.gates], (*beside, *beyond.notes)
     return ValidationRecord(
         verdict=verdict.overall(gates),
         use_case=thresholds.use_case,
@@ -98,7 +100,7 @@ def validate(
         floors=floor,
         looks=judged.looks,
         confidence=judged.confidence,
-        notes=(*verdict.notes(judged.results, gates, floor), *_rounding_notes(artifact), *beside, *pair.notes()),
+        notes=(*verdict.notes(judged.results, gates, floor), *_rounding_notes(artifact), *others, *pair.notes()),
     )
 
 

@@ -1,0 +1,199 @@
+"""What is wrong with an artifact, where, and how it is mended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bitwright.api.models import adapter_folder, model_folder
+from bitwright.api.proof import reference_source
+from bitwright.api.service import locate
+from bitwright.api.settings import settings_of
+from bitwright.api.texts import Supply, named_texts
+from bitwright.core.diagnosis import Advice, DoctorRecord, OutlierChannels
+from bitwright.core.errors import BitwrightError, InputError, UnsupportedError
+from bitwright.core.findings import Diagnosis
+from bitwright.core.protocols import SILENT, Progress, RoundsInputs, WeightSource
+from bitwright.core.provenance import provenance
+from bitwright.core.records import LayerError
+
+if TYPE_CHECKING:
+    from bitwright.calibration.corpora import TokenWindows
+    from bitwright.evaluation.weights import WeightsWatch
+    from bitwright.tensors.qtensor import QTensor
+
+WINDOWS, LENGTH = 4, 64
+ADVISED = 8  # matrices
+EIGHT_BITS = 8.5  # with scales
+ATTENTION = "self_attn"
+UNSEEN = "activations were not compared: {}"
+
+
+def doctor(
+    artifact: Path | str,
+    reference: Path | str,
+    *,
+    lora: Path | str | None = None,
+    texts: Sequence[Path | str] = (),
+    windows: int = WINDOWS,
+    length: int = LENGTH,
+    seed: int = 0,
+    advise: bool = False,
+    progress: Progress = SILENT,
+) -> DoctorRecord:
+    """Hold settings, every tensor, and activations on a little text against `reference`, and explain what differs.
+
+    Without `texts` the reference writes a few windows itself. With `advise` a backward pass on the same text says which
+    matrices would gain by more bits. Raises `InputError` for what is no artifact and for a
+    damaged reference; damage of the artifact is a finding.
+    """
+    from bitwright.facts.troubleshooting import symptoms
+
+    started = time.monotonic()
+    named = named_texts(texts)
+    place, _ = locate(Path(artifact))
+    folder = model_folder(reference, progress=progress)
+    original = reference_source(folder, adapter_folder(lora))
+    supply = Supply(texts=named, folder=folder, original=original, length=length, seed=seed, progress=progress)
+    drawn = supply.first(windows)
+    findings, decoded = _opened(place, folder, original, drawn)
+    tensors, notes = 0, []
+    layers: tuple[LayerError, ...] = ()
+    outliers: tuple[OutlierChannels, ...] = ()
+    advice: tuple[Advice, ...] = ()
+    if decoded is not None:
+        watched, tensors, seen = _weights(place, original, decoded, progress)
+        findings += seen
+        try:
+            layers, outliers = _walked(original, decoded, drawn[0], progress)
+            if advise and not any(found.severity == "error" for found in findings):
+                advice = _advice(original, watched, drawn[0], progress)
+        except BitwrightError as error:
+            notes.append(UNSEEN.format(error.message))
+    findings = sorted(findings, key=lambda found: found.severity != "error")
+    return DoctorRecord(
+        artifact=str(place),
+        reference=str(folder),
+        healthy=not any(found.severity == "error" for found in findings),
+        findings=tuple(findings),
+        tensors=tensors,
+        layers=layers,
+        outliers=outliers,
+        advice=advice,
+        symptoms=symptoms(findings, _figures(decoded, outliers)),
+        notes=tuple(notes),
+        seconds=time.monotonic() - started,
+        provenance=provenance(),
+    )
+
+
+def _opened(
+    place: Path, folder: Path, original: WeightSource, drawn: Sequence[TokenWindows]
+) -> tuple[list[Diagnosis], WeightSource | None]:
+    """What is wrong beside the weights, and the artifact, where it can be read at all."""
+    from bitwright.evaluation.settings import constant_findings, dimension_findings
+    from bitwright.evaluation.soundness import claim_findings
+    from bitwright.facts.doctor_rules import diagnosis
+    from bitwright.formats.claims import absent_tensors, bare_config, false_claims
+    from bitwright.formats.sniff import open_source
+
+    try:
+        decoded = open_source(place)
+    except (InputError, UnsupportedError) as error:
+        facts = original.facts
+        found = claim_findings(false_claims(place))
+        found += constant_findings(original.config, bare_config(place), facts.family)
+        found += [
+            diagnosis("missing-tensor", name, architecture=facts.architecture)
+            for name in absent_tensors(place, facts.all_tensors)
+        ]
+        return found or [diagnosis("unreadable", place.name, message=error.message)], None
+    if wrong := dimension_findings(original.facts, decoded.facts):
+        return wrong, None
+    return settings_of(folder, place, original, decoded, drawn[0].tokens), decoded
+
+
+def _weights(
+    place: Path, original: WeightSource, decoded: WeightSource, progress: Progress
+) -> tuple[WeightsWatch, int, list[Diagnosis]]:
+    """Tensors compared, and findings about them."""
+    from bitwright.evaluation.examine import examine, examine_vision, shared_flaws
+    from bitwright.formats.claims import gptq_version
+    from bitwright.formats.packed.awq_reader import AwqSource
+    from bitwright.formats.packed.gptq_reader import GptqSource
+
+    def coded(name: str) -> QTensor | None:
+        if not isinstance(decoded, GptqSource | AwqSource) or not decoded.is_packed(name):
+            return None
+        module = name.removesuffix(".weight")
+        scheme = decoded.scheme(module)
+        return decoded.codes(module, scheme) if scheme is not None else None
+
+    watched, check, found = examine(original, decoded, coded=coded, progress=progress)
+    vision = examine_vision(original, decoded)
+    beside = decoded.facts.vision
+    count = len(check.tensors) + (len(beside.tower) + len(beside.projector) if beside is not None else 0)
+    return watched, count, [*shared_flaws(found, watched, coded, gptq_version(place)), *vision]
+
+
+def _walked(
+    original: WeightSource, decoded: WeightSource, text: TokenWindows, progress: Progress
+) -> tuple[tuple[LayerError, ...], tuple[OutlierChannels, ...]]:
+    """The error after every block, and the reference's loud channels."""
+    from bitwright.evaluation.lockstep import walk_together
+    from bitwright.evaluation.loudness import Listening
+    from bitwright.modeling.walk import Walker
+
+    heard = Listening(Walker(original))
+    walked = walk_together(heard, Walker(decoded), text.tokens, progress=progress)
+    return walked.layers, tuple(heard.found)
+
+
+def _figures(decoded: WeightSource | None, outliers: Sequence[OutlierChannels]) -> dict[str, float]:
+    """What symptoms are looked up by, beside findings."""
+    if decoded is None:
+        return {}
+    bits = [
+        8 * tensor.bytes / (tensor.shape[0] * tensor.shape[1])
+        for tensor in decoded.facts.tensors
+        if ATTENTION in tensor.name and len(tensor.shape) == 2
+    ]
+    found = {"attention": min(bits)} if bits else {}
+    modules = [tensor.name.removesuffix(".weight") for tensor in decoded.facts.tensors if len(tensor.shape) == 2]
+    if isinstance(decoded, RoundsInputs) and any(decoded.input_rounding(module) for module in modules):
+        found["loudest"] = max((row.loudest for row in outliers), default=0.0)
+    return found
+
+
+def _advice(
+    original: WeightSource, watched: WeightsWatch, text: TokenWindows, progress: Progress
+) -> tuple[Advice, ...]:
+    """The matrices that lose most for the bytes that 8 bits, or floats, would take instead."""
+    import tempfile
+
+    from bitwright.evaluation.weights import bits_of
+    from bitwright.modeling.walk import Walker
+    from bitwright.pipeline.losses import predicted_losses
+    from bitwright.pipeline.sensitivity import take_sensitivities
+
+    with tempfile.TemporaryDirectory() as work:
+        taken = take_sensitivities(Path(work), Walker(original), text.tokens, batch=4, progress=progress)
+        losses = predicted_losses(original.facts, taken, watched.error_of)
+    found = []
+    for tensor in watched.facts.tensors:
+        bits = bits_of(tensor)
+        if tensor.name not in losses or bits >= 2 * EIGHT_BITS - 1:
+            continue
+        few = bits < EIGHT_BITS - 1
+        wanted = (EIGHT_BITS if few else 16) / 8 * tensor.shape[0] * tensor.shape[1]
+        saved = losses[tensor.name] * (1 - 4.0 ** (bits - EIGHT_BITS) if few else 1)
+        found.append(
+            Advice(
+                tensor=tensor.name, bits=bits, to="8 bits" if few else "floats",
+                bytes=int(wanted) - tensor.bytes, kl=saved,
+            )
+        )  # fmt: skip
+    found.sort(key=lambda row: -row.kl / max(row.bytes, 1))
+    return tuple(found[:ADVISED])

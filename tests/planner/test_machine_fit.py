@@ -8,16 +8,16 @@ import pytest
 from bitwright.core.machine import EngineRun
 from bitwright.planner.machine_fit import BATCH, fit
 
-ROW, BLOCK, TOKEN, ATTENTION, PROMPT_ATTENTION = 20.0, 9000.0, 4.0, 21.0, 0.04
+VOCAB, BLOCK, TOKEN, ATTENTION, PROMPT_ATTENTION = 20.0, 9000.0, 4.0, 21.0, 0.04
 COSTS = {"F16": (0.05, 0.02), "Q8_0": (0.03, 0.01), "Q4_K": (0.02, 0.012)}
 
 
 def run(type: str, *, hidden: int, blocks: int, heads: int, weights: int, prompt: int, vocab: int = 4096) -> EngineRun:
     """What a machine of these costs would be measured as."""
     decode, prefill = COSTS[type]
-    head, decoded, matrix_rows = vocab * hidden, 48, vocab + weights // hidden
+    head, decoded = vocab * hidden, 48
     rows = heads * blocks
-    once = matrix_rows * ROW
+    once = vocab * VOCAB
     token = (
         (weights + head) * decode + once + blocks * (BLOCK + TOKEN * hidden) + ATTENTION * (prompt + decoded / 2) * rows
     )
@@ -27,7 +27,7 @@ def run(type: str, *, hidden: int, blocks: int, heads: int, weights: int, prompt
     )  # fmt: skip
     return EngineRun(
         type=type, hidden=hidden, blocks=blocks, heads=heads, head_dim=64, block_weights=weights, head_weights=head,
-        rows=matrix_rows,
+        vocab=vocab,
         prompt_tokens=prompt, decode_tokens=decoded, prompt_tokens_s=1e9 / each, decode_tokens_s=1e9 / token,
     )  # fmt: skip
 
@@ -39,7 +39,7 @@ def test_the_fit_finds_what_was_put_in() -> None:
     )
     headed = run("Q8_0", hidden=512, blocks=12, heads=8, weights=17_000_000, prompt=256, vocab=49152)
     found = fit(large, short, long, headed)
-    assert found.row == pytest.approx(ROW, rel=0.02)
+    assert found.vocab == pytest.approx(VOCAB, rel=0.02)
     for cost in found.types:
         assert (cost.decode, cost.prefill) == pytest.approx(COSTS[cost.type], rel=0.03)
     assert found.attention == pytest.approx(ATTENTION, rel=0.01)
@@ -51,7 +51,7 @@ def test_the_fit_finds_what_was_put_in() -> None:
 def test_nothing_is_negative_on_a_machine_that_was_disturbed() -> None:
     large = [run(type, hidden=1024, blocks=4, heads=16, weights=45_000_000, prompt=256) for type in COSTS]
     short, long = (run("Q8_0", hidden=512, blocks=12, heads=8, weights=17_000_000, prompt=p) for p in (1536, 256))
-    fewer = msgspec.structs.replace(short, rows=short.rows + 45056, decode_tokens_s=2 * short.decode_tokens_s)
+    fewer = msgspec.structs.replace(short, vocab=short.vocab + 45056, decode_tokens_s=2 * short.decode_tokens_s)
     found = fit(large, short, long, fewer)
     assert min(found.block, found.token, found.attention, found.prompt_attention) >= 0
     assert all(cost.decode >= 0 and cost.prefill >= 0 for cost in found.types)

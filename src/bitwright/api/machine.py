@@ -90,7 +90,7 @@ def measure_cpu(
         engine=runs.engine,
         runs=(*runs.large, runs.short, runs.long, runs.headed),
         types=found.types,
-        row_ns=found.row,
+        vocab_ns=found.vocab,
         block_ns=found.block,
         token_ns=found.token,
         attention_ns=found.attention,

@@ -42,7 +42,7 @@ class EngineRun(Record, frozen=True, kw_only=True):
     head_dim: int
     block_weights: int  # of the matrices of all blocks
     head_weights: int
-    rows: int  # of all these matrices
+    vocab: int
     prompt_tokens: int
     decode_tokens: int
     prompt_tokens_s: float
@@ -62,7 +62,7 @@ class MachineCalibration(Document, frozen=True, kw_only=True):
     engine: str = ""  # that the rest was measured in; empty where none ran
     runs: tuple[EngineRun, ...] = ()  # from which the rest follows (planner/machine_fit.py)
     types: tuple[TypeCost, ...] = ()
-    row_ns: float = 0.0  # decoding: of a matrix's row, beside its weights
+    vocab_ns: float = 0.0  # of a decoded token, times the vocabulary: what it takes to choose one
     block_ns: float = 0.0  # of a block in each step, beside matrices and attention
     token_ns: float = 0.0  # of a token in a block, times hidden
     attention_ns: float = 0.0  # decoding: a position, times heads and blocks

@@ -1,13 +1,12 @@
 """From runs of random models to what a weight, a block and a cached position cost on this machine.
 
 A decoded token takes, and a token of a prompt of P takes,
-    weights · decode + rows · row + blocks · (block + token · hidden) + attention · context · heads · blocks
-    weights · prefill + (head · decode + rows · row) / P + blocks · (block / batch + token · hidden)
+    weights · decode + vocabulary · vocab + blocks · (block + token · hidden) + attention · context · heads · blocks
+    weights · prefill + (head · decode + vocabulary · vocab) / P + blocks · (block / batch + token · hidden)
         + prompt attention · P / 2 · heads · head_dim · blocks
 Models with few, large matrices tell types apart; one model with many narrow blocks, run with a short and a long prompt,
-tells attention and the rest of a block; the same with a larger vocabulary tells what a row takes beside its weights:
-without it, a model whose rows are short is predicted a quarter too fast (docs/log.md, 2026-11-21). Each needs the
-others' answers, so all are solved in turn.
+tells attention and the rest of a block; the same with a larger vocabulary tells what choosing a token takes beside the
+weights of the head. Each needs the others' answers, so all are solved in turn.
 
 Not here: the runs (engines/machine_runs.py), what follows for a model (machines.py, roofline.py).
 """
@@ -28,7 +27,7 @@ class Fit:
     """Nanoseconds, as in MachineCalibration."""
 
     types: tuple[TypeCost, ...]
-    row: float
+    vocab: float
     block: float
     token: float
     attention: float
@@ -37,30 +36,30 @@ class Fit:
 
 def fit(large: Sequence[EngineRun], short: EngineRun, long: EngineRun, headed: EngineRun) -> Fit:
     """`large` has a run for each type; `short` and `long` are of one narrow model, of a type that is among them, and
-    `headed` is `short` with more rows in its head."""
+    `headed` is `short` with a larger vocabulary."""
     attention = max(0.0, (_decoded(long) - _decoded(short)) / (_rows(short) * (_context(long) - _context(short))))
     spread = _rows(short) * short.head_dim * (long.prompt_tokens - short.prompt_tokens) / 2
     prompt_attention = max(0.0, (_prompted(long) - _prompted(short)) / spread)
-    found = Fit(types=(), row=0.0, block=0.0, token=0.0, attention=attention, prompt_attention=prompt_attention)
+    found = Fit(types=(), vocab=0.0, block=0.0, token=0.0, attention=attention, prompt_attention=prompt_attention)
     for _ in range(ROUNDS):
         found = dataclasses.replace(found, types=tuple(_type_cost(run, found) for run in large))
         cost = next(cost for cost in found.types if cost.type == short.type)
-        found = dataclasses.replace(found, row=_row(short, headed, cost))
+        found = dataclasses.replace(found, vocab=_vocab(short, headed, cost))
         found = _besides(short, cost, found)
     return found
 
 
-def _row(short: EngineRun, headed: EngineRun, cost: TypeCost) -> float:
-    """What more rows took beyond their weights."""
+def _vocab(short: EngineRun, headed: EngineRun, cost: TypeCost) -> float:
+    """What a larger vocabulary took beyond its weights."""
     beyond = _decoded(headed) - _decoded(short) - (headed.head_weights - short.head_weights) * cost.decode
-    return max(0.0, beyond / (headed.rows - short.rows))
+    return max(0.0, beyond / (headed.vocab - short.vocab))
 
 
 def _type_cost(run: EngineRun, found: Fit) -> TypeCost:
     beside = run.blocks * (found.block + found.token * run.hidden) + found.attention * _context(run) * _rows(run)
-    beside += run.rows * found.row
+    beside += run.vocab * found.vocab
     decode = max(0.0, _decoded(run) - beside) / (run.block_weights + run.head_weights)
-    once = run.head_weights * decode + run.rows * found.row
+    once = run.head_weights * decode + run.vocab * found.vocab
     rest = _prompted(run) - once / run.prompt_tokens - _prompt_attention(run, found)
     beside = run.blocks * (found.block / min(run.prompt_tokens, BATCH) + found.token * run.hidden)
     return TypeCost(type=run.type, decode=decode, prefill=max(0.0, rest - beside) / run.block_weights)
@@ -68,9 +67,9 @@ def _type_cost(run: EngineRun, found: Fit) -> TypeCost:
 
 def _besides(run: EngineRun, cost: TypeCost, found: Fit) -> Fit:
     """What the narrow model takes beside its matrices and attention: with each token, and once a step."""
-    once = (run.block_weights + run.head_weights) * cost.decode + run.rows * found.row
+    once = (run.block_weights + run.head_weights) * cost.decode + run.vocab * found.vocab
     step = max(0.0, _decoded(run) - once - found.attention * _context(run) * _rows(run)) / run.blocks
-    once = run.head_weights * cost.decode + run.rows * found.row
+    once = run.head_weights * cost.decode + run.vocab * found.vocab
     matrices = run.block_weights * cost.prefill + once / run.prompt_tokens
     each = max(0.0, _prompted(run) - matrices - _prompt_attention(run, found)) / run.blocks
     token = min(each, step) / run.hidden

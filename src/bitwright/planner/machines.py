@@ -180,7 +180,7 @@ def _calibrated(found: MachineCalibration, measured: dict[str, TypeCost], slowne
         costs={kind: (first * slowness, later * slowness) for kind, (first, later) in costs.items()},
         attention_ns=found.attention_ns * slowness,
         prompt_attention_ns=found.prompt_attention_ns * slowness,
-        row_ns=found.row_ns * slowness,
+        vocab_ns=found.vocab_ns * slowness,
         block=found.block_ns * NANO * slowness,
         token=found.token_ns * NANO * slowness,
     )

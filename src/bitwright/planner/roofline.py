@@ -146,7 +146,7 @@ class Cores:
     prompt_attention_ns: float
     block: float
     token: float
-    row_ns: float = 0.0
+    vocab_ns: float = 0.0  # of a token that is chosen
 
     def product(self, matrices: Matrices, tokens: int) -> Seconds:
         """The first token pays for fetching and unpacking weights; further ones cost what those of a prompt do."""
@@ -156,8 +156,8 @@ class Cores:
         read = matrices.bytes * touched / self.bandwidth
         unpacking = NANO * max(decode - prefill, 0.0) * matrices.weights * touched
         operations = NANO * prefill * matrices.weights * matrices.share_multiplied * tokens
-        rows = NANO * self.row_ns * matrices.rows * touched
-        return Seconds(read + rows, operations, max(read, unpacking + operations) + rows)
+        choosing = NANO * self.vocab_ns * matrices.rows * tokens if matrices.head else 0.0
+        return Seconds(read + choosing, operations, max(read, unpacking + operations) + choosing)
 
     def attention(self, attention: Attention) -> Seconds:
         """Queries of a prompt share what is read of the cache; those of several requests share nothing."""

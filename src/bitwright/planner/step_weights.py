@@ -23,7 +23,7 @@ class Matrices:
     scheme: WeightScheme
     bytes: int
     weights: int
-    rows: int
+    rows: int  # of a head: the vocabulary
     head: bool = False  # multiplied for the last token of a prompt only
     experts: int = 0  # among which they are shared out, 0: every token passes them
     per_token: int = 0

@@ -53,11 +53,6 @@ class RandomShape:
         """Weights of the output head."""
         return self.vocab * self.hidden
 
-    @property
-    def rows(self) -> int:
-        """Rows of the matrices of all blocks and of the head."""
-        return sum(rows for rows, _ in self._matrices().values()) * self.blocks + self.vocab
-
     def _matrices(self) -> dict[str, tuple[int, int]]:
         keys = self.head_dim * self.kv_heads
         return {

@@ -72,7 +72,7 @@ def top_tokens(logits_NV: torch.Tensor) -> torch.Tensor:
     """The ids of the most probable tokens [N, 5], best first; fewer where the vocabulary is smaller.
 
     A token of a block of `BLOCK` is among the best only where the block's largest logit is; so a pass for the largest
-    of each block, which is as fast as memory, leaves a few blocks to sort (torch.topk takes 20 times as long).
+    of each block, which is as fast as memory, leaves a few blocks to sort.
     """
     rows, vocabulary = logits_NV.shape
     count = min(TOP, vocabulary)

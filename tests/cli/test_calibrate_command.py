@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import msgspec
@@ -21,7 +22,15 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A cache of its own, and models that are run in no time."""
     monkeypatch.setenv("BITWRIGHT_CACHE", str(tmp_path / "cache"))
     tiny = RandomShape(hidden=256, intermediate=256, blocks=1, heads=4, kv_heads=2, vocab=300)
-    for name, value in {"LARGE": tiny, "NARROW": tiny, "PROMPT": 8, "LONG_PROMPT": 24, "DECODED": 4}.items():
+    headed = dataclasses.replace(tiny, vocab=600)
+    for name, value in {
+        "LARGE": tiny,
+        "NARROW": tiny,
+        "HEADED": headed,
+        "PROMPT": 8,
+        "LONG_PROMPT": 24,
+        "DECODED": 4,
+    }.items():
         monkeypatch.setattr(machine_runs, name, value)
     monkeypatch.setattr(machine_runs, "QUICK_TYPES", ("F16", "Q8_0"))
     monkeypatch.setattr(micro_benchmarks, "COPY_BYTES", 1 << 20)
@@ -38,7 +47,8 @@ def test_measure_store_and_find(small: Path, run: Run, monkeypatch: pytest.Monke
     assert (answer.code, answer.err) == (0, "")
     document = msgspec.json.decode(answer.out, type=MachineCalibration)
     assert {cost.type for cost in document.types} == {"F16", "Q8_0"}
-    assert len(document.runs) == 4
+    assert len(document.runs) == 5
+    assert len({run.vocab for run in document.runs}) == 2
     found = machine.stored(device)
     assert found == document
     assert machine.stored(device, "h100-sxm") is None  # not this machine

@@ -145,7 +145,7 @@ def compared(judged: Sequence[Judged], *, command: str, seconds: float) -> Compa
         said=tuple(in_words(entries, pairs)),
         confidence=confidence(len(whole)),
         floors=floors,
-        notes=tuple(dict.fromkeys(note for one in judged for note in one.record.notes)),
+        notes=tuple(_notes(judged)),
         command=command,
         seconds=seconds,
         provenance=provenance(),
@@ -209,6 +209,7 @@ def _entry(
     record, plan = one.record, None if one.made is None else one.made.plan
     leader = next((name for name, number in groups.items() if number == group), "")
     behind = next((p.difference for p in pairs if (p.closer, p.other) == (leader, one.name)), None)
+    several = len({gate.text for gate in record.gates}) > 1
     worst = max(record.texts, key=lambda text: text.kl_mean.value, default=None)
     tokens = sum(text.scored_tokens for text in record.texts)
     agreed = sum(text.top1_agreement.value * text.scored_tokens for text in record.texts)
@@ -227,7 +228,7 @@ def _entry(
         group=group,
         behind=behind,
         failed=tuple(
-            f"{MEASURES.get(gate.measure, gate.measure.replace('_', ' '))} on {gate.text}"
+            MEASURES.get(gate.measure, gate.measure.replace("_", " ")) + (f" on {gate.text}" if several else "")
             for gate in record.gates
             if gate.verdict != "PASS"
         ),
@@ -240,6 +241,13 @@ def _windows(record: ValidationRecord) -> tuple[float, ...] | None:
     if not record.texts or any(gate.measure == "finite_logits" for gate in record.gates):
         return None
     return tuple(value for text in record.texts for value in text.window_kl)
+
+
+def _notes(judged: Sequence[Judged]) -> list[str]:
+    """What holds for all first, then what holds for one, under its name."""
+    common = [note for note in judged[0].record.notes if all(note in one.record.notes for one in judged)]
+    own = [f"{one.name}: {note}" for one in judged for note in one.record.notes if note not in common]
+    return [*common, *own]
 
 
 def _mean(windows: tuple[float, ...]) -> Estimate:

@@ -37,7 +37,8 @@ Three things are held against the original:
   channels far louder than the others. With `--explain` a backward pass also says which matrices would gain most by more
   bits, what that costs in bytes and what it saves, to second order, errors of columns taken as unrelated.
 
-`validate` takes settings and tensors into its verdict: the gates `settings` and `weights` appear where they fail.
+`validate` takes settings and tensors into its verdict: the gates `settings`, `weights` and `vision` appear where
+they fail. A chat template that was mended on purpose fails too: it is another one.
 
 What it cannot see: an artifact that was changed as a whole (rotated, trained further) has no tensor to compare, and
 only the verdict of `validate` counts. Damage inside one group of 2-bit weights drowns in their rounding. Engines are

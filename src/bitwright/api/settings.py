@@ -43,8 +43,13 @@ def watched_for_gates(
     progress: Progress,
 ) -> tuple[WeightsWatch, Callable[[], Soundness]]:
     """The artifact, its tensors compared as they are read, and the gates that are known when all of them were."""
-    from bitwright.evaluation.soundness import judge_settings, judge_weights, together
+    from bitwright.evaluation.examine import examine_vision
+    from bitwright.evaluation.soundness import judge_findings, judge_weights, together
     from bitwright.evaluation.weights import watch
 
-    found, watched = settings_of(folder, place, original, decoded, tokens_WT), watch(original, decoded)
-    return watched, lambda: together([judge_settings(found), judge_weights(watched.finish(progress))])
+    watched = watch(original, decoded)
+    known = [
+        judge_findings("settings", settings_of(folder, place, original, decoded, tokens_WT)),
+        judge_findings("vision", examine_vision(original, decoded)),
+    ]
+    return watched, lambda: together([*known, judge_weights(watched.finish(progress))])

@@ -1,4 +1,5 @@
-"""Gates for what logits on plain text hide: settings, stored scales of the cache, tensors that no rounding explains.
+"""Gates for what logits on plain text hide: settings, stored scales of the cache, tensors that no rounding explains,
+what lies beside the decoder of a vision-language model.
 
 A wrong chat template changes no logit of a plain text, a zeroed head of one in thousand few. These gates appear only
 where they fail; each finding becomes a note.
@@ -17,8 +18,11 @@ from bitwright.evaluation.weights import WeightsCheck
 from bitwright.facts.doctor_rules import diagnosis
 from bitwright.formats.claims import Claim
 
-SETTINGS = "constants, tokenizer and template are the reference's"
 WEIGHTS = "every tensor is the reference's, but for rounding"
+SOURCES = {
+    "settings": "constants, tokenizer and template are the reference's",
+    "vision": "every tensor beside the decoder is the reference's, but for rounding",
+}
 NAMED = 3  # tensors in a note
 
 
@@ -39,11 +43,11 @@ def claim_findings(claims: Iterable[Claim]) -> list[Diagnosis]:
     ]  # fmt: skip
 
 
-def judge_settings(findings: Sequence[Diagnosis]) -> Soundness:
-    """One gate over all settings that are wrong; warnings become notes only."""
+def judge_findings(measure: str, findings: Sequence[Diagnosis]) -> Soundness:
+    """One gate over all that is wrong of `settings` or `vision`; warnings become notes only."""
     wrong = [finding for finding in findings if finding.severity == "error"]
     notes = tuple(f"{finding.where}: {finding.says}" for finding in findings)
-    return Soundness(gates=(_gate("settings", len(wrong), SETTINGS),) if wrong else (), notes=notes)
+    return Soundness(gates=(_gate(measure, len(wrong), SOURCES[measure]),) if wrong else (), notes=notes)
 
 
 def judge_weights(check: WeightsCheck) -> Soundness:

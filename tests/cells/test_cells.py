@@ -1,12 +1,15 @@
 """Every cell of the table: written by us, loaded by a loader that is not ours, and its logits are those of our decode.
 
-The model (model.py) is written once, an artifact once for all its loaders; rows about vision-language models have a
-small random one each. GPTQModel and vLLM answer in one process each, for all cells of theirs that were selected.
+The model (model.py) is written once, an artifact once for all its loaders, and removed after the last of them: together
+they are 7 GB. Rows about vision-language models have a small random model each. GPTQModel and vLLM answer in one process
+each, for all cells of theirs that were selected.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,7 +35,6 @@ pytestmark = [
 ]
 
 DEVICE = DeviceFacts(name="test", kind="cpu", memory_bytes=2**34)
-Written = Callable[[Row, str], Path]
 CELLS = list(cells())
 
 
@@ -51,30 +53,52 @@ def model_of(row: Row, folder: Path) -> Path:
     return other if other.exists() else write_vision_model(other, row.vision)
 
 
-@pytest.fixture(scope="module")
-def written(folder: Path) -> Written:
-    """Makes the artifact of a row and a method, once."""
-    made: dict[tuple[str, str, str], Path] = {}
+class Shelf:
+    """Artifacts of rows and methods: made once, there until the last chosen cell that loads them has been judged."""
 
-    def write(row: Row, method: str) -> Path:
+    def __init__(self, folder: Path, chosen: list[Cell]) -> None:
+        self.folder = folder
+        self.made: dict[tuple[str, ...], Path] = {}
+        self.waiting = Counter(cell.key[:3] for cell in chosen)
+
+    def take(self, row: Row, method: str) -> Path:
         key = (row.format, row.type, method)
-        if key not in made:
-            calibration = CalibrationPlan(source=(str(folder.parent / "text.txt"),), samples=4, length=32)
-            choices = row.choices(method)
-            model, choices["parts"] = model_of(row, folder), part_types(*row.parts, few_bits=False)
-            plan = make_plan(model_facts(model), DEVICE, use_case="chat", calibration=calibration, **choices)
-            out = folder.parent / "-".join(key).replace(" ", "-")
-            done = quantize(plan, model, out)
-            assert (plan.format, plan.method) == (row.format, method)
-            assert sum(file.bytes for file in done.files) == plan.file_bytes or row.format == "gguf"
-            made[key] = out
-        return made[key]
+        if key not in self.made:
+            self.made[key] = self._write(row, method, self.folder.parent / "-".join(key).replace(" ", "-"))
+        return self.made[key]
 
-    return write
+    def _write(self, row: Row, method: str, out: Path) -> Path:
+        calibration = CalibrationPlan(source=(str(self.folder.parent / "text.txt"),), samples=4, length=32)
+        choices = row.choices(method)
+        model, choices["parts"] = model_of(row, self.folder), part_types(*row.parts, few_bits=False)
+        plan = make_plan(model_facts(model), DEVICE, use_case="chat", calibration=calibration, **choices)
+        done = quantize(plan, model, out)
+        assert (plan.format, plan.method) == (row.format, method)
+        assert sum(file.bytes for file in done.files) == plan.file_bytes or row.format == "gguf"
+        return out
+
+    def judged(self, cell: Cell) -> None:
+        """One cell less waits for its artifact."""
+        key = cell.key[:3]
+        self.waiting[key] -= 1
+        if not self.waiting[key] and key in self.made:
+            place = self.made.pop(key)
+            shutil.rmtree(place) if place.is_dir() else place.unlink()
 
 
 @pytest.fixture(scope="module")
-def abroad(request: pytest.FixtureRequest, written: Written) -> Callable[[Cell, Path], Answer]:
+def chosen(request: pytest.FixtureRequest) -> list[Cell]:
+    """The cells that this run was asked for."""
+    return [item.callspec.params["cell"] for item in request.session.items if "cell" in params_of(item)]
+
+
+@pytest.fixture(scope="module")
+def shelf(folder: Path, chosen: list[Cell]) -> Shelf:
+    return Shelf(folder, chosen)
+
+
+@pytest.fixture(scope="module")
+def abroad(chosen: list[Cell], shelf: Shelf) -> Callable[[Cell, Path], Answer]:
     """Answers of a loader in the other environment."""
     known: dict[str, dict[Path, Answer]] = {}
 
@@ -83,8 +107,7 @@ def abroad(request: pytest.FixtureRequest, written: Written) -> Callable[[Cell, 
         if python is None:
             pytest.skip(f"{loader} was not asked: no environment of its own; `make loaders`, or set {VARIABLE}")
         if loader not in known:
-            chosen = [item.callspec.params["cell"] for item in request.session.items if "cell" in params_of(item)]
-            tasks = [(written(c.row, c.method), c.use.dtype) for c in chosen if c.use.loader == loader]
+            tasks = [(shelf.take(c.row, c.method), c.use.dtype) for c in chosen if c.use.loader == loader]
             known[loader] = elsewhere(python, loader, tasks, artifact.parent)
         return known[loader][artifact]
 
@@ -102,8 +125,15 @@ def keep(cell: Cell, version: str, **found: object) -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: "-".join(cell.key).replace(" ", "-"))
-def test_a_cell(cell: Cell, folder: Path, written: Written, abroad: Callable[[Cell, Path], Answer]) -> None:
-    artifact = written(cell.row, cell.method)
+def test_a_cell(cell: Cell, shelf: Shelf, abroad: Callable[[Cell, Path], Answer]) -> None:
+    try:
+        judge(cell, shelf.take(cell.row, cell.method), shelf.folder, abroad)
+    finally:
+        shelf.judged(cell)
+
+
+def judge(cell: Cell, artifact: Path, folder: Path, abroad: Callable[[Cell, Path], Answer]) -> None:
+    """Hold the loader's answer against our decode."""
     use = cell.use
     answer = abroad(cell, artifact) if use.loader in ELSEWHERE else HERE[use.loader](artifact, use.dtype)
     if answer.rows is None:

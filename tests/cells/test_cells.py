@@ -1,8 +1,8 @@
 """Every cell of the table: written by us, loaded by a loader that is not ours, and its logits are those of our decode.
 
 The model (model.py) is written once, an artifact once for all its loaders, and removed after the last of them: together
-they are 7 GB. Rows about vision-language models have a small random model each. GPTQModel and vLLM answer in one process
-each, for all cells of theirs that were selected.
+they are 7 GB. Rows about vision-language models have a small random model each. GPTQModel and vLLM answer in one
+process each, for all cells of theirs that were selected.
 """
 
 from __future__ import annotations

@@ -36,9 +36,11 @@ All estimates carry 95 % intervals unless `confidence` says otherwise; the unit 
 """
 UNITS = (  # (struct, field) as a pattern, unit; the first that fits
     (r"Estimate\..*", "that of the figure"),
+    (r"LongOutput\.(\w+_rise|end_drop|never_parted)", "share, 0 to 1"),
+    (r"LongOutput\.first_divergence", "tokens"),
     (r"ConfidenceBin\.(low|high)", "probability"),
     (r"Gate\.(limit|estimate)", "that of the measure"),
-    (r"Provenance\.threads|.*\.(parameters|looks|seed|group|items|lost|won|replies|prompts|repeats)", "count"),
+    (r"Provenance\.threads|.*\.(parameters|looks|seed|group|items|lost|won|replies|prompts|repeats|texts)", "count"),
     (r".*\.\w*bytes", "bytes"),
     (r".*\.\w*seconds", "seconds"),
     (r"PositionBin.interval|.*\.(kl|kl_\w+|\w+_kl|behind|difference|cache_error)", "nats per token"),

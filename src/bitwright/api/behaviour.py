@@ -1,20 +1,26 @@
-"""What an artifact does beside its original: tasks."""
+"""What an artifact does beside its original: answers to tasks, long texts."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitwright.core.errors import EnvironmentFault
+from bitwright.core.errors import EnvironmentFault, UsageError
 
 if TYPE_CHECKING:
+    from bitwright.calibration.corpora import TokenWindows
+    from bitwright.core.plan import ModelFacts
     from bitwright.core.protocols import Progress, WeightSource
     from bitwright.core.records import ValidationRecord
+    from bitwright.facts.behaviour import BehaviourLimits
     from bitwright.facts.thresholds import Thresholds
 
 HARNESS = "lm_eval"
+LONG_TOKENS = 512
+TEMPERATURE = 0.8  # the usual default of engines
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,10 +28,13 @@ class Behaviour:
     """What is asked of both models beyond predictions.
 
     `tasks` are names or YAML files of lm-evaluation-harness, of which `task_limit` items each are asked, else all.
+    `long_prompts` beginnings of windows are continued, greedily and sampled, by `long_tokens` at most.
     """
 
     tasks: tuple[str, ...] = ()
     task_limit: int | None = None
+    long_prompts: int | None = None
+    long_tokens: int = LONG_TOKENS
 
     def check(self) -> None:
         """Refuse before anything long begins: the harness is missing, a file is broken, a name is unknown."""
@@ -40,9 +49,27 @@ class Behaviour:
 
         load_tasks(self.tasks)
 
+    def fitting(self, windows: list[TokenWindows], model: ModelFacts) -> list[TokenWindows]:
+        """The windows, once it is sure that long texts can begin and end with them. Raises `UsageError`."""
+        if self.long_prompts is None:
+            return windows
+        from bitwright.evaluation.long_output import PROMPT_TOKENS, prompts_of
+
+        prompts_of(windows, self.long_prompts)
+        if PROMPT_TOKENS + self.long_tokens > model.context:
+            raise UsageError(
+                f"texts of {self.long_tokens} tokens do not fit behind prompts of {PROMPT_TOKENS}: the model attends "
+                f"to {model.context}",
+                hint=f"use --long-tokens {model.context - PROMPT_TOKENS} or less",
+            )
+        return windows
+
     def flags(self) -> dict[str, object]:
         """As the command line says it."""
-        return {"--task": self.tasks, "--task-limit": self.task_limit if self.tasks else None}
+        return {
+            "--task": self.tasks, "--task-limit": self.task_limit if self.tasks else None, "--long": self.long_prompts,
+            "--long-tokens": self.long_tokens if self.long_prompts else None,
+        }  # fmt: skip
 
 
 NOTHING = Behaviour()
@@ -54,20 +81,28 @@ def add_behaviour(
     artifact: WeightSource,
     asked: Behaviour,
     limits: Thresholds,
-    *,
+    windows: Sequence[TokenWindows],
     folder: Path,
     seed: int,
     progress: Progress,
 ) -> ValidationRecord:
-    """The record with results and gates of what was asked. `folder` holds the tokenizer of both models."""
-    return _add_tasks(record, (reference, artifact), asked, limits, folder, seed, progress) if asked.tasks else record
+    """The record with results and gates of what was asked. `folder` holds the tokenizer of both models; long texts
+    begin as `windows` do."""
+    from bitwright.facts.behaviour import behaviour_limits
+
+    models, row = (reference, artifact), behaviour_limits(limits)
+    if asked.tasks:
+        record = _add_tasks(record, models, asked, row, folder, seed, progress)
+    if asked.long_prompts:
+        record = _add_long(record, models, asked, row, windows, folder, seed, progress)
+    return record
 
 
 def _add_tasks(
     record: ValidationRecord,
     models: tuple[WeightSource, WeightSource],
     asked: Behaviour,
-    limits: Thresholds,
+    limits: BehaviourLimits,
     folder: Path,
     seed: int,
     progress: Progress,
@@ -77,7 +112,6 @@ def _add_tasks(
     from bitwright.evaluation.behaviour import with_tasks
     from bitwright.evaluation.tasks.run import ask, hold_together, load_tasks
     from bitwright.evaluation.tasks.scorer import SourceScorer
-    from bitwright.facts.behaviour import behaviour_limits
 
     tasks, manager = load_tasks(asked.tasks)
     tokenizer = load_tokenizer(folder)
@@ -85,4 +119,40 @@ def _add_tasks(
         ask(SourceScorer(model, tokenizer, progress=progress, seed=seed), tasks, manager, limit=asked.task_limit)
         for model in models
     ]
-    return with_tasks(record, hold_together(*answers), behaviour_limits(limits))
+    return with_tasks(record, hold_together(*answers), limits)
+
+
+def _add_long(
+    record: ValidationRecord,
+    models: tuple[WeightSource, WeightSource],
+    asked: Behaviour,
+    limits: BehaviourLimits,
+    windows: Sequence[TokenWindows],
+    folder: Path,
+    seed: int,
+    progress: Progress,
+) -> ValidationRecord:
+    """Greedy and sampled texts of one model, then those of the other: one whole model in memory at a time."""
+    from bitwright.calibration.corpora import load_tokenizer
+    from bitwright.evaluation.behaviour import with_long_output
+    from bitwright.evaluation.long_output import compare, prompts_of, write
+    from bitwright.modeling.continuation import Decoding
+
+    assert asked.long_prompts is not None
+    tokenizer = load_tokenizer(folder)
+    ends = _end_tokens(folder)
+    ways = [
+        Decoding(new_tokens=asked.long_tokens, ends=ends, temperature=temperature, seed=seed)
+        for temperature in (0.0, TEMPERATURE)
+    ]
+    prompts = prompts_of(windows, asked.long_prompts)
+    here, there = (write(model, prompts, ways, progress=progress) for model in models)
+    results = [compare(*pair, tokenizer.decode) for pair in zip(here, there, ways, strict=True)]
+    return with_long_output(record, results, limits)
+
+
+def _end_tokens(folder: Path) -> frozenset[int]:
+    """What ends a text by any file of the original: turns of a chat may end by a token that config.json leaves out."""
+    from bitwright.formats.settings import read_settings
+
+    return frozenset(one for token in read_settings(folder).special if token.role == "eos" for one in token.ids)

@@ -96,7 +96,7 @@ def validate(
     original, decoded = reference_source(folder, adapter_folder(lora)), open_source(place)
     fresh = Supply(texts=named, folder=folder, original=original, length=length, seed=seed, progress=progress)
     supply = supply or fresh
-    drawn = _unused_windows(made_here(place), place, supply, texts, windows)
+    drawn = behaviour.fitting(_unused_windows(made_here(place), place, supply, texts, windows), original.facts)
     flags = _flags(behaviour, device, lora=lora, profile=profile, reference_cache=reference_cache)
     watched, soundness = watched_for_gates(folder, place, original, decoded, drawn[0].tokens, progress)
     record = measure(
@@ -115,7 +115,7 @@ def validate(
         cache=reference_cache_of(reference_cache, original.facts.fingerprint),
         floors=lambda tokens: floors_of(original, tokens, devices=devices_of(device), progress=progress),
     )
-    record = add_behaviour(record, original, decoded, behaviour, limits, folder=folder, seed=seed, progress=progress)
+    record = add_behaviour(record, original, decoded, behaviour, limits, drawn, folder, seed, progress)
     return _finished(_completed(record, original.facts, place, kind, seed), place, kind, bool(texts), progress)
 
 

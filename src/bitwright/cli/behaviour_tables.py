@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bitwright.cli.screen import Screen
+from bitwright.core.behaviour import LongOutput
 from bitwright.core.records import ValidationRecord
 
 
 def print_behaviour(page: Screen, record: ValidationRecord) -> None:
-    """Tasks, where some were run."""
+    """What was measured of tasks and long texts."""
     if record.tasks:
         page.table(
             ("task", "metric", "items", "original", "artifact", "lost", "won", "p"),
@@ -25,3 +28,28 @@ def print_behaviour(page: Screen, record: ValidationRecord) -> None:
                 for task in record.tasks
             ],
         )
+    if record.long_output:
+        _long_output(page, record.long_output)
+
+
+def _long_output(page: Screen, results: Sequence[LongOutput]) -> None:
+    """One row for each way of decoding; rates are those of the original, then of the artifact."""
+
+    def both(result: LongOutput, rate: str) -> str:
+        return f"{getattr(result.reference, rate).value:.0%} {getattr(result.artifact, rate).value:.0%}"
+
+    page.table(
+        ("long output", "prompts", "parts after", "length", "loop", "end", "invalid"),
+        [
+            (
+                result.decoding,
+                str(result.prompts),
+                f"{result.first_divergence.value:.0f} of {result.new_tokens}",
+                f"{result.length_inflation.value:.2f}",
+                both(result, "loop_rate"),
+                both(result, "end_rate"),
+                both(result, "invalid_rate"),
+            )
+            for result in results
+        ],
+    )

@@ -268,6 +268,13 @@ TaskLimit = Annotated[
     int | None,
     typer.Option("--task-limit", metavar="N", min=2, help="Items of each task, from its start. Default: all."),
 ]
+Long = Annotated[
+    int | None,
+    typer.Option("--long", metavar="N", min=2, help="Let both continue N prompts at length, greedily and sampled."),
+]
+LongTokens = Annotated[
+    int, typer.Option("--long-tokens", metavar="N", min=32, help="Most tokens of a long text, then.")
+]
 
 Host = Annotated[str, typer.Option("--host", metavar="HOST", help="Address to listen on.")]
 Port = Annotated[

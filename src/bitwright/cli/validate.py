@@ -7,7 +7,7 @@ import math
 import typer
 
 from bitwright import api
-from bitwright.api.behaviour import Behaviour
+from bitwright.api.behaviour import LONG_TOKENS, Behaviour
 from bitwright.api.proof import LENGTH, WINDOWS, UntilDecided
 from bitwright.cli import options, render
 from bitwright.cli.parsing import seconds_of
@@ -22,7 +22,7 @@ Examples:
   bitwright validate model-Q4_K_M.gguf --reference ./Llama-3.2-1B --text notes.txt --windows 64 --length 512
   bitwright validate q4 --reference demo --text en=notes.txt --text de=notizen.txt --until-decided --budget 10m
   bitwright validate q4 --reference demo --text notes.txt --profile support.yaml --reference-cache auto
-  bitwright validate q4 --reference demo --task arc_easy --task-limit 200 --task mine.yaml
+  bitwright validate q4 --reference demo --task arc_easy --task-limit 200 --task mine.yaml --long 24
 Exit codes: 0 PASS, 1 FAIL, 4 INCONCLUSIVE (the interval holds the limit: give more windows, or --until-decided)."""
 
 
@@ -42,6 +42,8 @@ def run(
     reference_cache: options.ReferenceCache = None,
     task: options.Task = None,
     task_limit: options.TaskLimit = None,
+    long: options.Long = None,
+    long_tokens: options.LongTokens = LONG_TOKENS,
     device: options.Device = CPU,
     out: options.OutFile = None,
     html: options.ReportFile = None,
@@ -61,7 +63,7 @@ def run(
         profile=profile,
         until_decided=_until_decided(until_decided, max_windows, budget),
         reference_cache=reference_cache,
-        behaviour=Behaviour(tasks=tuple(task or ()), task_limit=task_limit),
+        behaviour=Behaviour(tasks=tuple(task or ()), task_limit=task_limit, long_prompts=long, long_tokens=long_tokens),
         device=device,
         progress=progress(quiet),
     )

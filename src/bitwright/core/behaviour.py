@@ -1,4 +1,4 @@
-"""What a model does, beside what it predicts: answers to tasks.
+"""What a model does, beside what it predicts: answers to tasks, long texts.
 
 Fields of `ValidationRecord`; each is absent where it was not measured.
 """
@@ -29,3 +29,38 @@ class TaskResult(Record, frozen=True, kw_only=True):
     mcnemar_p: float | None = None  # exact, two-sided
     prompts_sha256: str = ""
     version: str = ""  # of the task
+
+
+class Written(Record, frozen=True, kw_only=True):
+    """Long texts of one model. Rates are shares of its texts."""
+
+    tokens: Estimate  # mean length, without the end token
+    loop_rate: Estimate  # end in repeats of one passage
+    end_rate: Estimate  # end by themselves
+    invalid_rate: Estimate  # hold characters that are no valid UTF-8
+
+
+class AgreementBin(Record, frozen=True, kw_only=True):
+    """Positions [start, stop) of both texts: the share that hold the same token, over texts that reach them."""
+
+    start: int
+    stop: int
+    texts: int
+    share: Estimate
+
+
+class LongOutput(Record, frozen=True, kw_only=True):
+    """Continuations of the same prompts by both models, one way of decoding; the prompt is the unit of intervals."""
+
+    decoding: str  # greedy, or `temperature 0.8`: then both were given the same noise
+    prompts: int
+    new_tokens: int  # the horizon
+    reference: Written
+    artifact: Written
+    first_divergence: Estimate  # mean tokens in common at the start; the horizon where texts never part
+    never_parted: Estimate  # share of prompts
+    agreement: tuple[AgreementBin, ...]
+    length_inflation: Estimate  # mean length of the artifact's texts over the reference's
+    loop_rise: Estimate  # of the rates, paired by prompt
+    end_drop: Estimate
+    invalid_rise: Estimate

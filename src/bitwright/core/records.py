@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from bitwright.core.behaviour import TaskResult
+from bitwright.core.behaviour import LongOutput, TaskResult
 from bitwright.core.carried import Carried
 from bitwright.core.documents import Document, Record
 from bitwright.core.estimate import Estimate as Estimate  # part of every record: one door for both
@@ -235,6 +235,7 @@ class ValidationRecord(Document, frozen=True, kw_only=True):
     looks: int = 1  # how many times intervals were held against the limits, as windows came in
     confidence: float = 0.95  # of each look's intervals; together they hold with 0.95
     tasks: tuple[TaskResult, ...] = ()
+    long_output: tuple[LongOutput, ...] = ()
 
 
 class SpeedPoint(Record, frozen=True, kw_only=True):

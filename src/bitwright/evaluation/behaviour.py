@@ -1,22 +1,25 @@
 """Gates on what an artifact does, and the record that holds them beside those on what it predicts.
 
 The first metric of a task is gated, as its author lists them; the others are shown. Not here: how they were measured
-(tasks/), the limits (facts).
+(tasks/, long_output.py), the limits (facts).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from bitwright.core.behaviour import TaskResult
+from bitwright.core.behaviour import LongOutput, TaskResult
+from bitwright.core.estimate import Estimate
 from bitwright.core.records import Gate, ValidationRecord
 from bitwright.evaluation.stats import windows_to_decide
 from bitwright.evaluation.verdict import judge, overall
-from bitwright.facts.behaviour import BehaviourLimits
+from bitwright.facts.behaviour import LIMITS, BehaviourLimits
 
 SIGNIFICANT = 0.05
+OFTEN = 0.2  # a share of the original's texts that loop, from which on it is worth a word
 
 
 def with_tasks(record: ValidationRecord, results: Sequence[TaskResult], limits: BehaviourLimits) -> ValidationRecord:
@@ -27,9 +30,19 @@ def with_tasks(record: ValidationRecord, results: Sequence[TaskResult], limits: 
     )
 
 
+def with_long_output(
+    record: ValidationRecord, results: Sequence[LongOutput], limits: BehaviourLimits
+) -> ValidationRecord:
+    """The same with long texts."""
+    gates = long_gates(results, limits)
+    return msgspec.structs.replace(
+        with_gates(record, gates, long_notes(results, gates)), long_output=(*record.long_output, *results)
+    )
+
+
 def with_gates(record: ValidationRecord, gates: Sequence[Gate], notes: Sequence[str]) -> ValidationRecord:
-    """The record with more gates and notes."""
-    both = (*record.gates, *gates)
+    """The record with more gates and notes; a limit of infinity, which a profile may set, is none."""
+    both = (*record.gates, *(gate for gate in gates if gate.limit < math.inf))
     return msgspec.structs.replace(record, gates=both, verdict=overall(both), notes=(*record.notes, *notes))
 
 
@@ -44,40 +57,64 @@ def gated(results: Sequence[TaskResult]) -> list[TaskResult]:
 
 def task_gates(results: Sequence[TaskResult], limits: BehaviourLimits) -> list[Gate]:
     """Is the score no lower by more than the margin, and do few enough answers change?"""
-    found = []
-    for result in gated(results):
-        for measure, estimate in (("task_drop", result.drop), ("task_flips", result.flips)):
-            if estimate is None:
-                continue
-            limit: float = getattr(limits, measure)
-            verdict = judge(estimate, limit)
-            found.append(
-                Gate(
-                    measure=measure,
-                    limit=limit,
-                    estimate=estimate,
-                    verdict=verdict,
-                    source=limits.source,
-                    text=result.task,
-                )
-            )
-    return found
+    return [
+        _gate(measure, estimate, limits, where=result.task, count=result.items)
+        for result in gated(results)
+        for measure, estimate in (("task_drop", result.drop), ("task_flips", result.flips))
+        if estimate is not None
+    ]
+
+
+def long_gates(results: Sequence[LongOutput], limits: BehaviourLimits) -> list[Gate]:
+    """Do texts loop, grow or break more often than the original's?"""
+    return [
+        _gate(measure, estimate, limits, where=f"long output, {result.decoding}", count=result.prompts)
+        for result in results
+        for measure, estimate in (
+            ("loop_rate", result.loop_rise),
+            ("length_inflation", result.length_inflation),
+            ("invalid_rate", result.invalid_rise),
+        )
+    ]
+
+
+def _gate(measure: str, estimate: Estimate, limits: BehaviourLimits, *, where: str, count: int) -> Gate:
+    limit: float = getattr(limits, measure)
+    verdict = judge(estimate, limit)
+    needed = windows_to_decide(estimate, limit=limit, windows=count) if verdict == "INCONCLUSIVE" else None
+    return Gate(
+        measure=measure, limit=limit, estimate=estimate, verdict=verdict, text=where,
+        source=getattr(limits, LIMITS[measure]), windows_more=max(1, needed - count) if needed else None,
+    )  # fmt: skip
 
 
 def task_notes(results: Sequence[TaskResult], gates: Sequence[Gate]) -> list[str]:
     """What a reader must know to weigh the gates."""
-    items = {result.task: result.items for result in results}
+    lopsided = [
+        f"{result.task}: {result.lost} answers were lost and {result.won} won, more lopsided than chance "
+        f"(exact McNemar p {result.mcnemar_p:.2g})"
+        for result in gated(results)
+        if result.mcnemar_p is not None and result.mcnemar_p < SIGNIFICANT
+    ]
+    return _doubts(gates, {result.task: result.items for result in results}, "items") + lopsided
+
+
+def long_notes(results: Sequence[LongOutput], gates: Sequence[Gate]) -> list[str]:
+    """The same for long texts."""
+    looping = [
+        f"long output, {result.decoding}: {result.reference.loop_rate.value:.0%} of the original's own texts loop"
+        for result in results
+        if result.reference.loop_rate.value > OFTEN
+    ]
+    return _doubts(gates, {gate.text: results[0].prompts for gate in gates}, "prompts") + looping
+
+
+def _doubts(gates: Sequence[Gate], counts: Mapping[str, int], unit: str) -> list[str]:
     found = []
     for gate in gates:
         if gate.verdict == "INCONCLUSIVE":
-            needed = windows_to_decide(gate.estimate, limit=gate.limit, windows=items[gate.text])
-            cure = f"about {needed} would decide it" if needed else "it lies on the limit"
+            more = gate.windows_more
+            cure = f"about {more} more would decide it" if more else "it lies on the limit"
             measure = gate.measure.replace("_", " ")
-            found.append(f"{gate.text}: {measure} is too uncertain with {items[gate.text]} items; {cure}")
-    for result in gated(results):
-        if result.mcnemar_p is not None and result.mcnemar_p < SIGNIFICANT:
-            found.append(
-                f"{result.task}: {result.lost} answers were lost and {result.won} won, more lopsided than chance "
-                f"(exact McNemar p {result.mcnemar_p:.2g})"
-            )
+            found.append(f"{gate.text}: {measure} is too uncertain with {counts[gate.text]} {unit}; {cure}")
     return found

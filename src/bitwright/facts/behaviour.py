@@ -14,7 +14,13 @@ from bitwright.core.plan import UseCase
 from bitwright.facts.rows import read_rows
 from bitwright.facts.thresholds import Thresholds
 
-LIMITS = ("task_drop", "task_flips")  # fields that a profile may set
+LIMITS = {  # what a profile may set, and the field that says where the limit comes from
+    "task_drop": "task_source",
+    "task_flips": "task_source",
+    "loop_rate": "long_source",
+    "length_inflation": "long_source",
+    "invalid_rate": "long_source",
+}
 
 
 class BehaviourLimits(Record, frozen=True, kw_only=True):
@@ -23,14 +29,18 @@ class BehaviourLimits(Record, frozen=True, kw_only=True):
     use_case: UseCase
     task_drop: float
     task_flips: float
-    source: str
+    task_source: str
+    loop_rate: float
+    length_inflation: float
+    invalid_rate: float
+    long_source: str
 
 
 def behaviour_limits(profile: Thresholds) -> BehaviourLimits:
     """The limits of the profile's use case, under those that the profile sets itself."""
-    row = _table()[profile.use_case]
     own = {name: limit for name in LIMITS if (limit := getattr(profile, name)) is not None}
-    return msgspec.structs.replace(row, **own, source=profile.source) if own else row
+    sources = {LIMITS[name]: profile.source for name in own}
+    return msgspec.structs.replace(_table()[profile.use_case], **own, **sources)
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -11,18 +12,37 @@ from transformers import AutoTokenizer
 
 from bitwright import api
 from bitwright.api.behaviour import HARNESS, Behaviour
+from bitwright.calibration.corpora import windows_from_files
 from bitwright.cli.app import main
 from bitwright.core.documents import read_document
 from bitwright.core.errors import EnvironmentFault, InputError, UsageError
 from bitwright.core.plan import CalibrationPlan
 from bitwright.core.protocols import SILENT
 from bitwright.core.records import ValidationRecord
+from bitwright.evaluation.lockstep import first_scored
 from bitwright.formats.sniff import open_source
 from bitwright.modeling.demo import write_demo
 
 TASKS = Path(__file__).parent / "local_tasks"
 FILES = tuple(str(TASKS / f"{name}.yaml") for name in ("everyday", "short_answers"))
 LIMIT = 16
+WINDOW = 96
+PROSE = (
+    "The river runs through a wide valley, and on both of its banks farmers grow barley and beans. In spring the water "
+    "rises and covers the lower meadows, which is why the old houses stand on the hill. A narrow road leads from the "
+    "church to the mill, where flour was ground until the railway came. Now the mill is a museum, and its wheel turns "
+    "only on Sundays, when children from the town come to see how their great-grandparents lived and worked. "
+)
+ROLLING = """
+task: local_text
+dataset_path: json
+dataset_kwargs: {data_files: {test: texts.jsonl}}
+output_type: loglikelihood_rolling
+test_split: test
+doc_to_text: ""
+doc_to_target: "{{text}}"
+metric_list: [{metric: word_perplexity}, {metric: byte_perplexity}, {metric: bits_per_byte}]
+"""
 harness = pytest.mark.skipif(importlib.util.find_spec(HARNESS) is None, reason="make tasks installs lm-eval")
 
 
@@ -82,28 +102,63 @@ def test_the_originals_figures_are_the_harnesss_own(demo: Path) -> None:
         limit=LIMIT,
     )
     theirs = ask(HFLM(pretrained=str(demo), dtype="float32", device="cpu", batch_size=8), tasks, manager, limit=LIMIT)
-    assert ours.keys() == theirs.keys()
-    assert {metric for _, metric, _ in ours} == {"acc", "acc_norm", "exact_match"}
-    for key, items in ours.items():
-        assert items.scores.tolist() == theirs[key].scores.tolist()
-        assert items.prompts == theirs[key].prompts
+    assert ours.items.keys() == theirs.items.keys()
+    assert {metric for _, metric, _ in ours.items} == {"acc", "acc_norm", "exact_match"}
+    assert ours.left_out == theirs.left_out == ()
+    for key, items in ours.items.items():
+        assert items.scores.tolist() == theirs.items[key].scores.tolist()
+        assert items.prompts == theirs.items[key].prompts
         assert 0.2 < items.scores.mean() < 1  # neither at chance nor perfect
 
 
 @pytest.mark.slow
 @harness
-def test_rolling_likelihoods_are_the_harnesss_own(demo: Path) -> None:
-    from lm_eval.api.instance import Instance
+def test_perplexity_of_a_local_text_is_the_harnesss_own(demo: Path, tmp_path: Path) -> None:
+    from lm_eval.evaluator import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
+    from bitwright.evaluation.tasks.run import ask, hold_together, load_tasks
     from bitwright.evaluation.tasks.scorer import SourceScorer
 
-    text = "The bees flew over the meadow, and the farmer watched them from his gate. " * 12
-    asked = [Instance("loglikelihood_rolling", {}, (part,), 0) for part in (text, "Water boils.")]
-    ours = SourceScorer(open_source(demo), AutoTokenizer.from_pretrained(demo), progress=SILENT)
-    ours.max_length = 96
-    theirs = HFLM(pretrained=str(demo), dtype="float32", device="cpu", max_length=96)
-    assert ours.loglikelihood_rolling(asked) == pytest.approx(theirs.loglikelihood_rolling(asked), abs=1e-2)
+    lines = [
+        json.dumps({"text": text}) for text in (PROSE * 3, PROSE, "Water boils.")
+    ]  # over windows, within one, short
+    (tmp_path / "texts.jsonl").write_text("\n".join(lines))
+    (tmp_path / "rolling.yaml").write_text(ROLLING)
+    tasks, manager = load_tasks([str(tmp_path / "rolling.yaml")])
+    scorer = SourceScorer(open_source(demo), AutoTokenizer.from_pretrained(demo), progress=SILENT)
+    scorer.max_length = WINDOW
+    ours = ask(scorer, tasks, manager, limit=None)
+    model = HFLM(pretrained=str(demo), dtype="float32", device="cpu", max_length=WINDOW)
+    theirs = simple_evaluate(model, tasks=tasks, bootstrap_iters=0, task_manager=manager)["results"]["local_text"]
+    found = {result.metric: result.reference for result in hold_together(ours, ours)}
+    assert found.keys() == {"word_perplexity", "byte_perplexity", "bits_per_byte"}
+    for metric, estimate in found.items():
+        assert estimate.value == pytest.approx(theirs[f"{metric},none"], rel=1e-5)
+        assert estimate.low < estimate.value < estimate.high
+
+
+@pytest.mark.slow
+@harness
+def test_validates_perplexity_is_the_harnesss_on_the_same_windows(demo: Path, tmp_path: Path) -> None:
+    from lm_eval.models.huggingface import HFLM
+
+    text = tmp_path / "text.txt"
+    text.write_text(PROSE * 4)
+    made = tmp_path / "bf16"
+    api.quantize(api.plan(demo, type="BF16", calibration=CalibrationPlan(source=())), made)
+    record = api.validate(made, demo, texts=[text], windows=3, length=WINDOW)
+    (drawn,) = record.texts
+    windows = windows_from_files([str(text)], demo, 3, WINDOW).tokens.tolist()
+    first = first_scored(WINDOW) + 1  # the first token that is predicted from a scored position
+    asked = [(("", ""), window[:first], window[first:]) for window in windows]
+    model = HFLM(pretrained=str(demo), dtype="float32", device="cpu", max_length=WINDOW)
+    answers = model._loglikelihood_tokens(asked, disable_tqdm=True)
+    tokens = sum(len(answer) for _, _, answer in asked)
+    theirs = math.exp(-sum(value for value, _ in answers) / tokens)
+    assert drawn.scored_tokens == tokens
+    assert drawn.perplexity_reference.value == pytest.approx(theirs, rel=1e-5)
+    assert drawn.perplexity_artifact.value == pytest.approx(theirs, rel=0.05)  # cast to 16 bits
 
 
 @pytest.mark.slow

@@ -119,7 +119,9 @@ def _add_tasks(
         ask(SourceScorer(model, tokenizer, progress=progress, seed=seed), tasks, manager, limit=asked.task_limit)
         for model in models
     ]
-    return with_tasks(record, hold_together(*answers), limits)
+    return with_tasks(
+        record, hold_together(*answers), limits, left_out=sorted({one for answer in answers for one in answer.left_out})
+    )
 
 
 def _add_long(

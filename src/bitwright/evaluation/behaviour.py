@@ -22,12 +22,17 @@ SIGNIFICANT = 0.05
 OFTEN = 0.2  # a share of the original's texts that loop, from which on it is worth a word
 
 
-def with_tasks(record: ValidationRecord, results: Sequence[TaskResult], limits: BehaviourLimits) -> ValidationRecord:
-    """The record with task results, their gates, and the verdict over all gates."""
+def with_tasks(
+    record: ValidationRecord, results: Sequence[TaskResult], limits: BehaviourLimits, *, left_out: Sequence[str] = ()
+) -> ValidationRecord:
+    """The record with task results, their gates, and the verdict over all gates; `left_out` was asked and not
+    compared."""
     gates = task_gates(results, limits)
-    return msgspec.structs.replace(
-        with_gates(record, gates, task_notes(results, gates)), tasks=(*record.tasks, *results)
-    )
+    notes = [
+        *task_notes(results, gates),
+        *(f"{one} is no mean over several items, and was not compared" for one in left_out),
+    ]
+    return msgspec.structs.replace(with_gates(record, gates, notes), tasks=(*record.tasks, *results))
 
 
 def with_long_output(

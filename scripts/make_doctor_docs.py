@@ -37,6 +37,17 @@ Three things are held against the original:
   channels far louder than the others. With `--explain` a backward pass also says which matrices would gain most by more
   bits, what that costs in bytes and what it saves, to second order, errors of columns taken as unrelated.
 
+A vision-language model has three paths, and text goes through one: its tower and projector get rows of their own in the
+table (`part`: tensors, how many are broken, fewest bits, the largest error and where), which is shown without
+`--explain` too. A GGUF file holds the decoder alone, and a note says that the others were not looked at. Every expert
+of a mixture is a tensor like any other.
+
+What users see (gibberish, loops, wrong images, slow, out of memory) is looked up by what was found: `may show as`. What
+no file shows is listed with `--explain`, each with the way to measure it; [all rows](handbook.md#trouble).
+
+Damage of the artifact is a finding, with code 1: a file that was cut short, a shard that is not there, another
+architecture. A wrong path, a damaged reference, or an artifact that is given as its own reference is code 2.
+
 `validate` takes settings and tensors into its verdict: the gates `settings`, `weights` and `vision` appear where
 they fail. A chat template that was mended on purpose fails too: it is another one.
 

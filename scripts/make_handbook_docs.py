@@ -1,4 +1,4 @@
-"""docs/reference/handbook.md: the handbooks' rules and our corrections, out of plans' own rows. `--check` compares."""
+"""docs/reference/handbook.md: the handbooks' rules, their trouble, our corrections, out of rows. `--check` compares."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import msgspec
 
 from bitwright.facts.corrections import corrections
 from bitwright.facts.decision_rules import Rule, decision_rules, drafts
+from bitwright.facts.troubleshooting import SymptomRow, symptom_rows
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "handbook.md"
 HEAD = """# The handbooks' rules, and where we differ
 
-Made by `make docs` from `facts/decision_rules.toml` and `facts/corrections.toml`; edit those, not this page.
+Made by `make docs` from `facts/decision_rules.toml`, `facts/troubleshooting.toml` and `facts/corrections.toml`; edit
+those, not this page.
 
 Plans rest on the rules of four handbooks: the *deployment guide* (LLM / VLM quantization and inference handbook, v2.1;
 a shorter print of it says the same), the *decision framework handbook* (quantization production guide: choosing the
@@ -26,6 +28,17 @@ figures come together.
 ## Rules
 
 The first that fires goes before later ones. Types are called by their first word; `float` is the checkpoint's own.
+"""
+TROUBLE = """
+## Trouble
+
+Every row of the handbooks' tables of trouble, common mistakes and pitfalls, and what finds it: a finding or a figure of
+[`doctor`](doctor.md), a gate of [`validate`](validation.md), a rule of [`lint`](lint.md), or how it is seen where no
+file shows it. `doctor` tells the rows that it has grounds for; with `--explain` also those that it cannot see, for
+artifacts of the format. `tests/planner/handbook_trouble.toml` holds the handbooks' rows.
+
+| what is seen | because | found by | fix | source |
+|---|---|---|---|---|
 """
 CORRECTIONS = """
 ## Corrections
@@ -57,12 +70,29 @@ def page() -> str:
     lines += [f"| {rule.id} | {_cell(rule.resolution)} |" for rule in decision_rules() if rule.resolution]
     lines += ["", "### Models that draft", "", "| for the family | vocabulary | draft |", "|---|---|---|"]
     lines += [f"| {row.family} | {row.vocab} | {row.hub} |" for row in drafts()]
+    lines += [TROUBLE + "\n".join(_trouble(row) for row in symptom_rows())]
     lines += [CORRECTIONS, "| correction | where | says | answered | because | source |", "|---|---|---|---|---|---|"]
     lines += [
         f"| {' | '.join(_cell(text) for text in (row.id, row.where, row.says, row.answer, row.because, row.source))} |"
         for row in corrections().values()
     ]
     return "\n".join(lines) + "\n"
+
+
+def _trouble(row: SymptomRow) -> str:
+    fix = f"{row.fix} (corrected: {', '.join(row.corrections)})" if row.corrections else row.fix
+    return f"| {' | '.join(map(_cell, (row.symptom, row.because, _found_by(row), fix, row.source)))} |"
+
+
+def _found_by(row: SymptomRow) -> str:
+    """All that looks for it."""
+    seen = list(row.rules)
+    seen += ["whatever is found beside the decoder"] if row.vision else []
+    seen += [f"{row.figure} above {row.above:g}"] if row.above is not None else []
+    seen += [f"{row.figure} below {row.below:g}"] if row.below is not None else []
+    named = (("doctor", seen), ("validate", row.gates), ("lint", row.lint))
+    found = [f"{who}: {', '.join(what)}" for who, what in named if what]
+    return "; ".join([*found, row.measure] if row.measure else found)
 
 
 def _when(rule: Rule) -> str:

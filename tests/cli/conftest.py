@@ -44,3 +44,12 @@ def artifact(tiny: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -
     calibration = CalibrationPlan(source=(str(text),), samples=2, length=32)
     api.quantize(api.plan(tiny, type="Q8_0", calibration=calibration), out)
     return out
+
+
+@pytest.fixture(scope="session")
+def packed(tiny: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A compressed-tensors folder of `tiny`."""
+    out = tmp_path_factory.mktemp("artifacts") / "w8"
+    calibration = CalibrationPlan(source=(str(text),), samples=2, length=32)
+    api.quantize(api.plan(tiny, format="compressed-tensors", type="FP8_DYNAMIC", calibration=calibration), out)
+    return out

@@ -26,12 +26,15 @@ MODELS: dict[str, list[str]] = {  # what takes a model
     "imatrix": ["imatrix", "{model}", "--out", "{out}/x.gguf", *QUICK],
     "ship": ["ship", "{model}", "--out", "{out}", "--type", "Q8_0", "--text", "{judged}", *QUICK, "--no-serve"],
     "validate": ["validate", "{artifact}", "--reference", "{model}", "--text", "{judged}", "--windows", "4"],
+    "doctor": ["doctor", "{artifact}", "--reference", "{model}", "--text", "{judged}", "--windows", "2"],
+    "compare": ["compare", "{artifact}", "{twin}", "--reference", "{model}", "--text", "{judged}", "--windows", "2"],
 }
 ARTIFACTS: dict[str, list[str]] = {  # what takes an artifact
     "validate": ["validate", "{model}", "--reference", "{tiny}", "--text", "{judged}", "--windows", "4"],
     "convert": ["convert", "{model}", "--format", "compressed-tensors", "--out", "{out}"],
     "serve": ["serve", "{model}", "--port", "0"],
     "inspect": ["inspect", "{model}"],
+    "compare": ["compare", "{model}", "{artifact}", "--reference", "{tiny}", "--text", "{judged}", "--windows", "2"],
 }
 
 
@@ -50,7 +53,7 @@ MODEL_DAMAGES: dict[str, tuple[Damage, str]] = {
 def places(tiny: Path, text: Path, judged: Path, artifact: Path, tmp_path: Path) -> dict[str, Path]:
     return {
         "tiny": tiny, "text": text, "judged": judged, "artifact": artifact, "model": tmp_path / "model",
-        "out": tmp_path / "out",
+        "out": tmp_path / "out", "twin": Path(shutil.copytree(artifact, tmp_path / "twin")),
     }  # fmt: skip
 
 
@@ -121,6 +124,13 @@ OTHERS: dict[str, tuple[list[str], str]] = {
     "validate for no use": (["validate", "{artifact}", "--reference", "{tiny}", "--use-case", "poetry"], "code"),
     "validate by one window": (["validate", "{artifact}", "--reference", "{tiny}", "--windows", "1"], "--windows"),
     "validate without original": (["validate", "{artifact}"], "--reference"),
+    "validate against itself": (["validate", "{artifact}", "--reference", "{artifact}"], "itself"),
+    "doctor against itself": (["doctor", "{artifact}", "--reference", "{artifact}"], "itself"),
+    "doctor of the original": (["doctor", "{tiny}", "--reference", "{tiny}"], "float checkpoint"),
+    "doctor of no artifact": (["doctor", "{text}", "--reference", "{tiny}"], "text.txt"),
+    "doctor of nothing": (["doctor", "{out}", "--reference", "{tiny}"], "does not exist"),
+    "doctor without original": (["doctor", "{artifact}"], "--reference"),
+    "doctor on no text": (["doctor", "{artifact}", "--reference", "{tiny}", "--text", "none.txt"], "none.txt"),
     "serve what is none": (["serve", "{text}", "--port", "0"], "text.txt"),
 }  # fmt: skip
 

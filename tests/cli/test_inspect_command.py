@@ -14,15 +14,6 @@ from bitwright.formats.ggml.summary import open_gguf
 from command_line import Run
 
 
-@pytest.fixture(scope="session")
-def packed(tiny: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A compressed-tensors folder of `tiny`."""
-    out = tmp_path_factory.mktemp("artifacts") / "w8"
-    calibration = CalibrationPlan(source=(str(text),), samples=2, length=32)
-    api.quantize(api.plan(tiny, format="compressed-tensors", type="FP8_DYNAMIC", calibration=calibration), out)
-    return out
-
-
 @pytest.fixture(scope="session", params=["artifact", "packed"])
 def verdict_inside(
     request: pytest.FixtureRequest, tiny: Path, judged: Path, tmp_path_factory: pytest.TempPathFactory

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bitwright import api
+from bitwright.cli.doctor import print_diagnosis
 from bitwright.core.plan import CalibrationPlan
 from doctor import edits
 from vision_models import write_vision_model
@@ -15,7 +16,7 @@ from vision_models import write_vision_model
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # libraries' remarks
 
 
-def test_damage_beside_the_decoder_fails_and_is_named(tmp_path: Path) -> None:
+def test_damage_beside_the_decoder_fails_and_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, out, text = write_vision_model(tmp_path / "llava", "llava"), tmp_path / "w8", tmp_path / "text.txt"
     text.write_text("the rain in the north is heard on the tin roof and in the trees. " * 60)
     plan = api.plan(
@@ -24,7 +25,10 @@ def test_damage_beside_the_decoder_fails_and_is_named(tmp_path: Path) -> None:
     api.quantize(plan, out)
     options = {"texts": (text,), "windows": 4, "length": 32}
     assert not [gate for gate in api.validate(out, model, **options).gates if gate.measure == "vision"]
-    assert api.doctor(out, model, **options).healthy
+    sound = api.doctor(out, model, **options)
+    assert sound.healthy
+    assert [(row.part, row.broken) for row in sound.parts] == [("decoder", 0), ("vision tower", 0), ("projector", 0)]
+    assert sum(row.tensors for row in sound.parts) == sound.tensors
 
     names: list[str] = []
 
@@ -42,3 +46,18 @@ def test_damage_beside_the_decoder_fails_and_is_named(tmp_path: Path) -> None:
         ("vision tower", "zero-rows", names[0])
     ]
     assert any("vision tower or the projector" in symptom.because for symptom in found.symptoms)
+    tower = next(row for row in found.parts if row.part == "vision tower")
+    assert (tower.broken, tower.worst) == (1, names[0])
+    print_diagnosis(found, explain=False)
+    assert f"vision tower  {tower.tensors:>7}" in capsys.readouterr().out
+
+
+def test_a_file_of_the_decoder_alone_says_so(tmp_path: Path) -> None:
+    model, out, text = write_vision_model(tmp_path / "llava", "llava"), tmp_path / "q8", tmp_path / "text.txt"
+    text.write_text("the rain in the north is heard on the tin roof and in the trees. " * 60)
+    api.quantize(api.plan(model, format="gguf", type="Q8_0", calibration=CalibrationPlan(source=())), out)
+    found = api.doctor(out, model, texts=(text,), windows=2, length=32, advise=True)
+    assert found.healthy
+    assert [row.part for row in found.parts] == ["decoder"]
+    assert any("holds the decoder alone" in note for note in found.notes)
+    assert any("image" in row.symptom for row in found.elsewhere)

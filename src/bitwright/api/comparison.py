@@ -9,10 +9,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bitwright.api.models import model_folder
 from bitwright.api.proof import LENGTH, WINDOWS, made_here, validate
 from bitwright.api.service import locate
-from bitwright.api.texts import Supply, named_texts
+from bitwright.api.texts import supply_of
 from bitwright.core.atomic import write_bytes
 from bitwright.core.comparison import ComparedText, ComparisonRecord, Entry, Pairing
 from bitwright.core.device_request import CPU
@@ -62,19 +61,9 @@ def compare(
     """
     import tempfile
 
-    from bitwright.formats.sniff import open_source
-
     started = time.monotonic()
     names = names_of([locate(Path(artifact))[0] for artifact in artifacts])
-    folder = model_folder(reference, progress=progress)
-    supply = Supply(
-        texts=named_texts(texts),
-        folder=folder,
-        original=open_source(folder),
-        length=length,
-        seed=seed,
-        progress=progress,
-    )
+    supply = supply_of(reference, texts=texts, length=length, seed=seed, progress=progress)
     judged = []
     with contextlib.ExitStack() as stack:
         kept = reference_cache or stack.enter_context(tempfile.TemporaryDirectory(prefix="bitwright-"))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitwright.api.models import adapter_folder, model_folder
-from bitwright.api.proof import reference_source
+from bitwright.api.proof import check_apart
 from bitwright.api.service import locate
 from bitwright.api.settings import settings_of
-from bitwright.api.texts import Supply, named_texts
-from bitwright.core.diagnosis import Advice, DoctorRecord, OutlierChannels
+from bitwright.api.texts import supply_of
+from bitwright.core.diagnosis import Advice, DoctorRecord, OutlierChannels, PartCheck
 from bitwright.core.errors import BitwrightError, InputError, UnsupportedError
 from bitwright.core.findings import Diagnosis
 from bitwright.core.protocols import SILENT, Progress, RoundsInputs, WeightSource
@@ -29,6 +29,7 @@ ADVISED = 8  # matrices
 EIGHT_BITS = 8.5  # with scales
 ATTENTION = "self_attn"
 UNSEEN = "activations were not compared: {}"
+DECODER_ALONE = "the artifact holds the decoder alone: vision tower and projector are in another file, not looked at"
 
 
 def doctor(
@@ -49,23 +50,24 @@ def doctor(
     matrices would gain by more bits. Raises `InputError` for what is no artifact and for a
     damaged reference; damage of the artifact is a finding.
     """
-    from bitwright.facts.troubleshooting import symptoms
+    from bitwright.facts.troubleshooting import symptoms, unseen
 
     started = time.monotonic()
-    named = named_texts(texts)
-    place, _ = locate(Path(artifact))
-    folder = model_folder(reference, progress=progress)
-    original = reference_source(folder, adapter_folder(lora))
-    supply = Supply(texts=named, folder=folder, original=original, length=length, seed=seed, progress=progress)
-    drawn = supply.first(windows)
+    place, kind = locate(Path(artifact))
+    supply = supply_of(reference, lora=lora, texts=texts, length=length, seed=seed, progress=progress)
+    check_apart(place, supply.folder)
+    folder, original, drawn = supply.folder, supply.original, supply.first(windows)
     findings, decoded = _opened(place, folder, original, drawn)
-    tensors, notes = 0, []
+    notes: list[str] = []
+    parts: list[PartCheck] = []
     layers: tuple[LayerError, ...] = ()
     outliers: tuple[OutlierChannels, ...] = ()
     advice: tuple[Advice, ...] = ()
     if decoded is not None:
-        watched, tensors, seen = _weights(place, original, decoded, progress)
+        watched, parts, seen = _weights(place, original, decoded, progress)
         findings += seen
+        if original.facts.vision is not None and decoded.facts.vision is None:
+            notes.append(DECODER_ALONE)
         try:
             layers, outliers = _walked(original, decoded, drawn[0], progress)
             if advise and not any(found.severity == "error" for found in findings):
@@ -78,11 +80,13 @@ def doctor(
         reference=str(folder),
         healthy=not any(found.severity == "error" for found in findings),
         findings=tuple(findings),
-        tensors=tensors,
+        tensors=sum(part.tensors for part in parts),
+        parts=tuple(parts),
         layers=layers,
         outliers=outliers,
         advice=advice,
         symptoms=symptoms(findings, _figures(decoded, outliers)),
+        elsewhere=unseen(kind, images=original.facts.vision is not None) if advise else (),
         notes=tuple(notes),
         seconds=time.monotonic() - started,
         provenance=provenance(),
@@ -93,33 +97,42 @@ def _opened(
     place: Path, folder: Path, original: WeightSource, drawn: Sequence[TokenWindows]
 ) -> tuple[list[Diagnosis], WeightSource | None]:
     """What is wrong beside the weights, and the artifact, where it can be read at all."""
-    from bitwright.evaluation.settings import constant_findings, dimension_findings
-    from bitwright.evaluation.soundness import claim_findings
-    from bitwright.facts.doctor_rules import diagnosis
-    from bitwright.formats.claims import absent_tensors, bare_config, false_claims
+    from bitwright.evaluation.settings import dimension_findings
     from bitwright.formats.sniff import open_source
 
     try:
         decoded = open_source(place)
     except (InputError, UnsupportedError) as error:
-        facts = original.facts
-        found = claim_findings(false_claims(place))
-        found += constant_findings(original.config, bare_config(place), facts.family)
-        found += [
-            diagnosis("missing-tensor", name, architecture=facts.architecture)
-            for name in absent_tensors(place, facts.all_tensors)
-        ]
-        return found or [diagnosis("unreadable", place.name, message=error.message)], None
+        return _closed(place, original, error), None
     if wrong := dimension_findings(original.facts, decoded.facts):
         return wrong, None
     return settings_of(folder, place, original, decoded, drawn[0].tokens), decoded
 
 
+def _closed(place: Path, original: WeightSource, error: BitwrightError) -> list[Diagnosis]:
+    """Why an artifact cannot be read: by its config and headers, where those can be, else in the reader's words."""
+    from bitwright.evaluation.settings import constant_findings
+    from bitwright.evaluation.soundness import claim_findings
+    from bitwright.facts.doctor_rules import diagnosis
+    from bitwright.formats.claims import absent_tensors, bare_config, false_claims
+
+    facts = original.facts
+    found: list[Diagnosis] = []
+    with contextlib.suppress(InputError):
+        found += claim_findings(false_claims(place))
+        found += constant_findings(original.config, bare_config(place), facts.family)
+        found += [
+            diagnosis("missing-tensor", name, architecture=facts.architecture)
+            for name in absent_tensors(place, facts.all_tensors)
+        ]
+    return found or [diagnosis("unreadable", place.name, message=error.message)]
+
+
 def _weights(
     place: Path, original: WeightSource, decoded: WeightSource, progress: Progress
-) -> tuple[WeightsWatch, int, list[Diagnosis]]:
-    """Tensors compared, and findings about them."""
-    from bitwright.evaluation.examine import examine, examine_vision, shared_flaws
+) -> tuple[WeightsWatch, list[PartCheck], list[Diagnosis]]:
+    """Tensors compared, path by path, and findings about them."""
+    from bitwright.evaluation.examine import examine, examine_vision, part_checks, shared_flaws
     from bitwright.formats.claims import gptq_version
     from bitwright.formats.packed.awq_reader import AwqSource
     from bitwright.formats.packed.gptq_reader import GptqSource
@@ -132,10 +145,9 @@ def _weights(
         return decoded.codes(module, scheme) if scheme is not None else None
 
     watched, check, found = examine(original, decoded, coded=coded, progress=progress)
-    vision = examine_vision(original, decoded)
-    beside = decoded.facts.vision
-    count = len(check.tensors) + (len(beside.tower) + len(beside.projector) if beside is not None else 0)
-    return watched, count, [*shared_flaws(found, watched, coded, gptq_version(place)), *vision]
+    beside, vision = examine_vision(original, decoded)
+    parts = [*part_checks("decoder", check.tensors), *beside]
+    return watched, parts, [*shared_flaws(found, watched, coded, gptq_version(place)), *vision]
 
 
 def _walked(

@@ -14,16 +14,15 @@ import msgspec
 from bitwright.api.behaviour import NOTHING, Behaviour, add_behaviour
 from bitwright.api.devices import check_device, devices_of
 from bitwright.api.kept import floors_of, reference_cache_of
-from bitwright.api.models import adapter_folder, model_folder
 from bitwright.api.service import locate
 from bitwright.api.settings import watched_for_gates
-from bitwright.api.texts import Supply, files_among, named_texts
+from bitwright.api.texts import Supply, files_among, supply_of
 from bitwright.core.atomic import sha256_file
 from bitwright.core.device_request import CPU
 from bitwright.core.documents import read_document
 from bitwright.core.errors import BitwrightError, MismatchError, UsageError
 from bitwright.core.plan import ArtifactFormat, ModelFacts, UseCase
-from bitwright.core.protocols import SILENT, Progress, WeightSource
+from bitwright.core.protocols import SILENT, Progress
 from bitwright.core.records import ArtifactFile, QuantRecord, ValidationRecord
 
 if TYPE_CHECKING:
@@ -92,10 +91,10 @@ def validate(
     behaviour.check()
     limits = thresholds(use_case) if profile is None else read_profile(profile, use_case)
     place, kind = locate(Path(artifact))
-    named, folder = named_texts(texts), model_folder(reference, progress=progress)
-    original, decoded = reference_source(folder, adapter_folder(lora)), open_source(place)
-    fresh = Supply(texts=named, folder=folder, original=original, length=length, seed=seed, progress=progress)
-    supply = supply or fresh
+    asked = supply_of(reference, lora=lora, texts=texts, length=length, seed=seed, progress=progress)
+    check_apart(place, asked.folder)
+    folder, original, decoded = asked.folder, asked.original, open_source(place)
+    supply = supply or asked
     drawn = behaviour.fitting(_unused_windows(made_here(place), place, supply, texts, windows), original.facts)
     flags = _flags(behaviour, device, lora=lora, profile=profile, reference_cache=reference_cache)
     watched, soundness = watched_for_gates(folder, place, original, decoded, drawn[0].tokens, progress)
@@ -160,12 +159,15 @@ def _sampling(until_decided: UntilDecided | None, supply: Supply, windows: int) 
     return Sampling(looks=looks, more=supply.windows, budget_seconds=until_decided.budget_seconds)
 
 
-def reference_source(place: Path, adapter: Path | None) -> WeightSource:
-    """What is judged against: any model that can be read, or a float one with an adapter merged in."""
-    from bitwright.formats.original import open_original
-    from bitwright.formats.sniff import open_source
+def check_apart(place: Path, folder: Path) -> None:
+    """An artifact that is held against itself has lost nothing, whatever is wrong with it."""
+    from bitwright.formats.sniff import gguf_file, sniff
 
-    return open_source(place) if adapter is None else open_original(place, adapter)
+    original = gguf_file(folder) if folder.is_dir() and sniff(folder) == "gguf" else folder
+    if place.resolve() == original.resolve():
+        raise UsageError(
+            f"`{place}` would be held against itself", hint="give --reference the model that it was made from"
+        )
 
 
 def _completed(

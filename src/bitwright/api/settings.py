@@ -50,6 +50,6 @@ def watched_for_gates(
     watched = watch(original, decoded)
     known = [
         judge_findings("settings", settings_of(folder, place, original, decoded, tokens_WT)),
-        judge_findings("vision", examine_vision(original, decoded)),
+        judge_findings("vision", examine_vision(original, decoded)[1]),
     ]
     return watched, lambda: together([*known, judge_weights(watched.finish(progress))])

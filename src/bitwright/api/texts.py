@@ -1,4 +1,4 @@
-"""Text to judge on: files, each under a name of its own where one is given, or what the original writes itself.
+"""What is judged against, and on which text: files, each under a name of its own, or what the original writes itself.
 
 `de=notizen.txt` is the file `notizen.txt`, called `de` in every table: so a domain or a language is named. `self` is
 text that the original writes, taken alone where no text is given. JSONL lines with `messages` go through the model's
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bitwright.api.models import adapter_folder, model_folder
 from bitwright.core.errors import InputError, UsageError
 from bitwright.core.protocols import SILENT, Progress, WeightSource
 
@@ -111,3 +112,24 @@ class Supply:
                 progress=self.progress,
             )
         return self.written[start, stop]
+
+
+def supply_of(
+    reference: Path | str,
+    *,
+    lora: Path | str | None = None,
+    texts: Sequence[Path | str],
+    length: int,
+    seed: int,
+    progress: Progress = SILENT,
+) -> Supply:
+    """The original, any model that can be read, or a float one with an adapter merged in; and the texts.
+
+    Raises as `named_texts` and `model_folder`, and what opening the model raises.
+    """
+    from bitwright.formats.original import open_original
+    from bitwright.formats.sniff import open_source
+
+    named, folder, adapter = named_texts(texts), model_folder(reference, progress=progress), adapter_folder(lora)
+    original = open_source(folder) if adapter is None else open_original(folder, adapter)
+    return Supply(texts=named, folder=folder, original=original, length=length, seed=seed, progress=progress)

@@ -79,6 +79,8 @@ def print_diagnosis(record: DoctorRecord, *, explain: bool) -> None:
         page.line()
         page.line(f"may show as: {symptom.symptom}")
         page.line(f"{symptom.because}: {symptom.fix} [{symptom.source}]", margin=2)
+    if explain or len(record.parts) > 1:
+        _print_parts(page, record)
     if explain:
         _print_figures(page, record)
     for note in record.notes:
@@ -108,6 +110,16 @@ def _print_finding(page: Screen, alike: list[Diagnosis]) -> None:
     page.line(f"fix: {first.fix}", margin=2)
 
 
+def _print_parts(page: Screen, record: DoctorRecord) -> None:
+    page.table(
+        ("part", "tensors", "broken", "fewest bits", "largest error", "of"),
+        [
+            (row.part, str(row.tensors), str(row.broken), f"{row.bits:.2f}", _figure(row.error), row.worst)
+            for row in record.parts
+        ],
+    )
+
+
 def _print_figures(page: Screen, record: DoctorRecord) -> None:
     page.table(
         ("after block", "error of the residual stream", "KL through the head"),
@@ -123,6 +135,9 @@ def _print_figures(page: Screen, record: DoctorRecord) -> None:
     page.table(
         ("would gain by more bits", "bits", "to", "costs", "saves nats per token"),
         [(row.tensor, f"{row.bits:.2f}", row.to, format_bytes(row.bytes), f"{row.kl:.2g}") for row in record.advice],
+    )
+    page.table(
+        ("no file shows", "measure so"), [(f"{row.symptom}: {row.because}", row.measure) for row in record.elsewhere]
     )
 
 

@@ -26,12 +26,24 @@ class Advice(Record, frozen=True, kw_only=True):
 
 
 class Symptom(Record, frozen=True, kw_only=True):
-    """A row of the handbooks' tables of trouble that a finding or a figure points at."""
+    """A row of the handbooks' tables of trouble. `measure`: how it is seen where no file shows it."""
 
     symptom: str
     because: str
     fix: str
     source: str
+    measure: str = ""
+
+
+class PartCheck(Record, frozen=True, kw_only=True):
+    """One path through the model: its tensors beside the reference's. Errors are squared, relative to its power."""
+
+    part: str  # `decoder`, `vision tower` or `projector`
+    tensors: int  # that were compared
+    broken: int
+    bits: float  # fewest per weight
+    error: float  # the largest
+    worst: str  # the tensor that has it
 
 
 class DoctorRecord(Document, frozen=True, kw_only=True):
@@ -43,10 +55,12 @@ class DoctorRecord(Document, frozen=True, kw_only=True):
     healthy: bool  # no error among the findings
     findings: tuple[Diagnosis, ...]
     tensors: int  # that were compared
+    parts: tuple[PartCheck, ...] = ()
     layers: tuple[LayerError, ...] = ()
     outliers: tuple[OutlierChannels, ...] = ()
     advice: tuple[Advice, ...] = ()
-    symptoms: tuple[Symptom, ...] = ()
+    symptoms: tuple[Symptom, ...] = ()  # that findings or figures point at
+    elsewhere: tuple[Symptom, ...] = ()  # that are not looked for here
     notes: tuple[str, ...] = ()
     seconds: float
     provenance: Provenance

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
+from bitwright.core.diagnosis import PartCheck
 from bitwright.core.errors import InputError
 from bitwright.core.findings import Diagnosis
 from bitwright.core.plan import ModelFacts, TensorFacts
@@ -53,45 +54,70 @@ def examine(
     return watched, check, found
 
 
-def examine_vision(reference: WeightSource, artifact: WeightSource) -> list[Diagnosis]:
+def examine_vision(reference: WeightSource, artifact: WeightSource) -> tuple[list[PartCheck], list[Diagnosis]]:
     """The same of what lies beside the decoder; nothing for other models, or a file that holds the decoder alone."""
     here, there = reference.facts.vision, artifact.facts.vision
     if here is None or there is None:
-        return []
-    found = []
+        return [], []
+    parts, findings = [], []
     for part, expected, stored in (
         ("vision tower", here.tower, there.tower), ("projector", here.projector, there.projector)
     ):  # fmt: skip
         held = {tensor.name: tensor for tensor in stored}
+        checks = []
         for tensor in expected:
             if tensor.name not in held:
-                found.append(_missing(tensor.name, reference.facts, part))
-            else:
-                found += _part(reference, artifact, held[tensor.name], part, expected)
-    return found
+                findings.append(_missing(tensor.name, reference.facts, part))
+                continue
+            check, found = _beside(reference, artifact, held[tensor.name], part, expected)
+            checks.append(check)
+            findings += found
+        parts += part_checks(part, checks)
+    return parts, findings
 
 
-def _part(
+def part_checks(part: str, checks: Sequence[TensorCheck]) -> list[PartCheck]:
+    """All tensors of one path as a row; none without any."""
+    fits = {check.name: check.fit for check in checks if check.fit is not None}
+    if not fits:
+        return []
+    worst = max(fits, key=lambda name: fits[name].error)
+    return [
+        PartCheck(
+            part=part, tensors=len(checks), broken=sum(not check.sound for check in checks),
+            bits=min(check.bits for check in checks), error=fits[worst].error, worst=worst,
+        )
+    ]  # fmt: skip
+
+
+def _beside(
     reference: WeightSource, artifact: WeightSource, tensor: TensorFacts, part: str, beside: Iterable[TensorFacts]
-) -> list[Diagnosis]:
+) -> tuple[TensorCheck, list[Diagnosis]]:
+    """One tensor of `part`, and what is wrong with it."""
     name, bits = tensor.name, bits_of(tensor)
+
+    def unreadable(message: str) -> tuple[TensorCheck, list[Diagnosis]]:
+        told = diagnosis("unreadable", name, message=message, part=part)
+        return TensorCheck(name=name, bits=bits, fault=message), [told]
+
     try:
         values = reference.load(name).float(), artifact.load(name).float()
     except InputError as error:
-        return [diagnosis("unreadable", name, message=error.message, part=part)]
+        return unreadable(error.message)
     if values[0].shape != values[1].shape:
-        return [diagnosis("unreadable", name, message=f"`{name}` is {list(values[1].shape)}", part=part)]
+        return unreadable(f"`{name}` is {list(values[1].shape)}")
     here, there = (value if value.dim() < 2 else value.reshape(len(value), -1) for value in values)
     found = fit(here, there, bits)
+    check = TensorCheck(name=name, bits=bits, fit=found)
     if found.sound:
-        return []
+        return check, []
     peers = tuple(other.name for other in beside if other.shape == tensor.shape and other.name != name)
     case = Case(
         name=name, here=here, there=there, fit=found, bits=bits, facts=reference.facts, peers=peers, part=part,
         reference=lambda other: reference.load(other).float().reshape(here.shape),
         artifact=lambda other: artifact.load(other).float().reshape(here.shape),
     )  # fmt: skip
-    return [explain(case)]
+    return check, [explain(case)]
 
 
 def shared_flaws(

@@ -59,7 +59,9 @@ def setting_findings(
 
 
 def dimension_findings(here: ModelFacts, there: ModelFacts) -> list[Diagnosis]:
-    """Dimensions that differ: nothing else can be compared then."""
+    """Dimensions that differ: nothing else can be compared then, nor where tensors have other names and uses."""
+    if FAMILIES[here.family].gguf_architecture != FAMILIES[there.family].gguf_architecture:  # llama is mistral too
+        return [_differs("dimension", "architecture", here.architecture, there.architecture)]
     pairs = [(field, getattr(here, field), getattr(there, field)) for field in SAME]
     return [_differs("dimension", field, expected, found) for field, expected, found in pairs if expected != found]
 

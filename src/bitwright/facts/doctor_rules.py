@@ -8,20 +8,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 
-from bitwright.core.documents import Record
-from bitwright.core.findings import Diagnosis, Severity
+from bitwright.core.findings import Diagnosis
+from bitwright.facts.finding_rules import FindingRule, found
 from bitwright.facts.rows import read_rows
 
 
-class DoctorRule(Record, frozen=True, kw_only=True):
-    """`says` and `fix` have places in braces, which the check fills in."""
+class DoctorRule(FindingRule, frozen=True, kw_only=True):
+    """One row; `cause` has places in braces too."""
 
-    id: str
-    severity: Severity
-    says: str
     cause: str
-    fix: str
-    source: str
 
 
 @functools.cache
@@ -35,14 +30,5 @@ def diagnosis(
 ) -> Diagnosis:
     """A finding by the rule, its places filled in."""
     row = doctor_rules()[rule]
-    return Diagnosis(
-        rule=rule,
-        severity=row.severity,
-        where=where,
-        says=row.says.format(**words),
-        fix=row.fix.format(**words),
-        source=row.source,
-        evidence=dict(evidence or {}),
-        cause=row.cause.format(**words),
-        part=part,
-    )
+    cause = row.cause.format(**words)
+    return found(Diagnosis, row, where, words, evidence=dict(evidence or {}), cause=cause, part=part)

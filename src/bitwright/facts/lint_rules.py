@@ -7,19 +7,14 @@ from __future__ import annotations
 
 import functools
 
-from bitwright.core.documents import Record
-from bitwright.core.findings import Finding, Severity
+from bitwright.core.findings import Finding
+from bitwright.facts.finding_rules import FindingRule, found
 from bitwright.facts.rows import read_rows
 
 
-class LintRule(Record, frozen=True, kw_only=True):
-    """`says` and `fix` have places in braces, which the check fills in."""
+class LintRule(FindingRule, frozen=True, kw_only=True):
+    """One row; `date` is when its source was read."""
 
-    id: str
-    severity: Severity
-    says: str
-    fix: str
-    source: str
     date: str
 
 
@@ -31,12 +26,4 @@ def lint_rules() -> dict[str, LintRule]:
 
 def finding(rule: str, where: str, /, **words: object) -> Finding:
     """A finding by the rule, its places filled in."""
-    row = lint_rules()[rule]
-    return Finding(
-        rule=rule,
-        severity=row.severity,
-        where=where,
-        says=row.says.format(**words),
-        fix=row.fix.format(**words),
-        source=row.source,
-    )
+    return found(Finding, lint_rules()[rule], where, words)

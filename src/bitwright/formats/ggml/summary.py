@@ -18,6 +18,7 @@ import gguf
 
 from bitwright.core.atomic import atomic_file, sha256_file
 from bitwright.core.errors import InputError, UnsupportedError, from_os_error
+from bitwright.formats.ggml.arrays import ArrayReader
 
 SUMMARY_KEY = "bitwright.validation"
 SUMMARY_BYTES = 2048
@@ -54,7 +55,7 @@ def open_gguf(path: Path) -> gguf.GGUFReader:
     if entries * SMALLEST_ENTRY > size:
         raise InputError(f"`{path}` claims {entries} entries in {size} bytes", hint="the file is damaged")
     try:
-        reader = gguf.GGUFReader(path)
+        reader = ArrayReader(path)
     except (ValueError, KeyError, IndexError, OverflowError, MemoryError) as error:
         raise InputError(
             f"`{path}` is cut short or damaged: its {size} bytes do not hold what its header claims ({error})",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,6 @@ from bitwright.evaluation.reference_cache import ReferenceCache, Stored
 
 EARLY_STRIDE = 4  # the first half costs a quarter of what the second does
 IDS = ("top_reference", "top_artifact")
-INTEGER, FLOAT = np.dtype(np.int64), np.dtype(np.float64)
 CHUNK_BYTES = 16 * 1024**2  # one block of float32 logits; five of that size live at once
 
 
@@ -154,8 +154,8 @@ class _Table:
     """
 
     def __init__(self, tokens: int) -> None:
-        kinds = {field.name: INTEGER if field.name in IDS else FLOAT for field in dataclasses.fields(Measures)}
-        self._held = {name: np.empty(tokens, kind) for name, kind in kinds.items()}
+        kinds = {field.name: np.int64 if field.name in IDS else np.float64 for field in dataclasses.fields(Measures)}
+        self._held: dict[str, Any] = {name: np.empty(tokens, kind) for name, kind in kinds.items()}
         self.filled = 0
 
     def add(self, part: Measures) -> None:

@@ -57,6 +57,7 @@ UNITS = (  # (struct, field) as a pattern, unit; the first that fits
     (r".*\.created", "ISO 8601, UTC"),
     (r".*\.\w*inflation", "ratio"),
     (r"TaskResult\.(reference|artifact|drop)", "that of the metric"),
+    (r"Diagnosis\.evidence", "that of each figure"),
 )
 NUMBERS = {"int", "float", "Estimate"}
 

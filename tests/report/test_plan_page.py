@@ -64,10 +64,34 @@ def test_every_type_is_a_dot_and_the_plans_own_is_large(plan: Plan) -> None:
     for svg in (pareto.price_chart(plan), pareto.time_chart(plan)):
         marks = list(ElementTree.fromstring(str(svg).partition("<p class")[0]).iter("path"))
         tips = {mark.findtext("title", ""): mark.get("transform", "") for mark in marks}
-        assert {tip.partition(":")[0].partition(" in ")[0] for tip in tips} == types
-        assert [tip.partition(":")[0].partition(" in ")[0] for tip, place in tips.items() if "scale(8)" in place] == [
-            plan.type
-        ]
+        assert {_kind(tip) for tip in tips} == types
+        assert [_kind(tip) for tip, place in tips.items() if "scale(8)" in place] == [plan.type]
+
+
+def _kind(tip: str) -> str:
+    return tip.partition(":")[0].partition(" in ")[0].partition(",")[0]
+
+
+def test_no_two_dots_have_one_name(plan: Plan) -> None:
+    ranked = api.plan("llama-3.1-70b", target="rtx4090:4", wish=Wish(engine=("vllm", "sglang"), kv_cache="auto"))
+    for one in (plan, ranked):
+        for svg in (pareto.price_chart(one), pareto.time_chart(one)):
+            names = [title.partition(":")[0] for title in re.findall(r"<title>([^<]*)</title>", str(svg))]
+            assert names
+            assert len(set(names)) == len(names)
+
+
+def test_ways_of_one_type_are_named_by_what_differs(plan: Plan) -> None:
+    assert plan.ranking is not None
+    first = plan.ranking.options[0]
+    replace = msgspec.structs.replace
+    one = replace(first, type="FP8_DYNAMIC", engine="vllm", kv_cache="16-bit", tensor_parallel=1, replicas=1)
+    assert pareto.told_apart([one, replace(one, type="BF16")]) == ["FP8_DYNAMIC", "BF16"]
+    assert pareto.told_apart([one, replace(one, kv_cache="fp8")]) == ["FP8_DYNAMIC", "FP8_DYNAMIC, fp8 cache"]
+    assert pareto.told_apart([one, replace(one, engine="sglang"), replace(one, kv_cache="fp8")]) == [
+        "FP8_DYNAMIC in vLLM", "FP8_DYNAMIC in SGLang", "FP8_DYNAMIC in vLLM, fp8 cache",
+    ]  # fmt: skip
+    assert pareto.told_apart([one, replace(one, replicas=2)]) == ["FP8_DYNAMIC", "FP8_DYNAMIC, 2 devices as 2 replicas"]
 
 
 def test_without_prices_memory_takes_their_place() -> None:

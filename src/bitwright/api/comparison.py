@@ -23,7 +23,6 @@ from bitwright.core.records import Estimate, QuantRecord, ValidationRecord
 from bitwright.core.units import format_bytes
 
 COMPARISON_FILE, PAGE_FILE = "comparison.json", "comparison.html"
-MEASURES = {"kl_mean": "mean KL", "top1_flips": "changed top tokens"}
 NO_NUMBERS = "gave logits that are not finite, and stands behind all others"
 
 
@@ -195,10 +194,11 @@ def _entry(
     pairs: Sequence[Pairing],
     first: ValidationRecord,
 ) -> Entry:
+    from bitwright.report.verdict_words import blame
+
     record, plan = one.record, None if one.made is None else one.made.plan
     leader = next((name for name, number in groups.items() if number == group), "")
     behind = next((p.difference for p in pairs if (p.closer, p.other) == (leader, one.name)), None)
-    several = len({gate.text for gate in record.gates}) > 1
     worst = max(record.texts, key=lambda text: text.kl_mean.value, default=None)
     tokens = sum(text.scored_tokens for text in record.texts)
     agreed = sum(text.top1_agreement.value * text.scored_tokens for text in record.texts)
@@ -216,11 +216,7 @@ def _entry(
         perplexity_delta=None if worst is None else worst.perplexity_delta.value,
         group=group,
         behind=behind,
-        failed=tuple(
-            MEASURES.get(gate.measure, gate.measure.replace("_", " ")) + (f" on {gate.text}" if several else "")
-            for gate in record.gates
-            if gate.verdict != "PASS"
-        ),
+        failed=tuple(blame(gate, cure=True) for gate in record.gates if gate.verdict != "PASS"),
         artifact_sha256=record.artifact_sha256,
     )
 

@@ -20,7 +20,7 @@ def print_comparison(found: ComparisonRecord) -> None:
         page.line(sentence, margin=2)
     for entry in found.entries:
         if entry.failed:
-            page.line(f"{entry.name}: {entry.verdict} by {', '.join(entry.failed)}", margin=2)
+            page.line(f"{entry.name}: {entry.verdict}: {'; '.join(entry.failed)}", margin=2)
     for note in found.notes:
         page.line(f"note: {note}", margin=2)
 

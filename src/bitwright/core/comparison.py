@@ -32,7 +32,7 @@ class Entry(Record, frozen=True, kw_only=True):
     perplexity_delta: float | None  # of the text on which KL is largest
     group: int  # 1: the closest to the original and all that cannot be told from it
     behind: Estimate | None  # KL above that of the first of its group, paired by window, in nats per token
-    failed: tuple[str, ...]  # gates that did not pass, with their text
+    failed: tuple[str, ...]  # gates that did not pass, in words: by how much, or what would decide them
     artifact_sha256: tuple[str, ...]
 
 

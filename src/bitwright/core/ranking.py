@@ -13,6 +13,9 @@ from bitwright.core.choices import ArtifactFormat, Method, Reason
 from bitwright.core.documents import Record
 from bitwright.core.intervals import Interval
 
+SIXTEEN_BIT = "16-bit"  # keys and values as the model computes them
+ENGINES = {"vllm": "vLLM", "sglang": "SGLang", "tensorrt-llm": "TensorRT-LLM", "lmdeploy": "LMDeploy"}
+
 Regime = Literal["memory", "compute"]
 Handling = Literal["computes", "widens", "emulates", "expands"]  # core/preflight.py: How, where the engine loads it
 
@@ -73,7 +76,7 @@ class Option(Record, frozen=True, kw_only=True):
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     replicas: int = 1
-    kv_cache: str = "16-bit"  # type of keys and values in the engine
+    kv_cache: str = SIXTEEN_BIT  # type of keys and values in the engine
     launch: tuple[str, ...]  # of one replica; {artifact} stands for its path
     memory: DeviceMemory
     speed: Speed | None = None  # None where the device's rates are not known
@@ -104,3 +107,8 @@ class Ranking(Record, frozen=True, kw_only=True):
 
     options: tuple[Option, ...]
     refused: tuple[Refused, ...]
+
+
+def engine_words(engine: str) -> str:
+    """An engine as its makers write it."""
+    return ENGINES.get(engine, engine)

@@ -8,6 +8,7 @@ from bitwright.core.behaviour import LongOutput, TaskResult
 from bitwright.core.carried import Carried
 from bitwright.core.documents import Document, Record
 from bitwright.core.estimate import Estimate as Estimate  # part of every record: one door for both
+from bitwright.core.findings import Diagnosis
 from bitwright.core.plan import CalibrationPlan, Plan, UseCase
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
@@ -236,6 +237,7 @@ class ValidationRecord(Document, frozen=True, kw_only=True):
     confidence: float = 0.95  # of each look's intervals; together they hold with 0.95
     tasks: tuple[TaskResult, ...] = ()
     long_output: tuple[LongOutput, ...] = ()
+    findings: tuple[Diagnosis, ...] = ()  # about settings and what lies beside the decoder; `doctor` looks further
 
 
 class SpeedPoint(Record, frozen=True, kw_only=True):

@@ -32,6 +32,7 @@ class Soundness:
 
     gates: tuple[Gate, ...] = ()
     notes: tuple[str, ...] = ()
+    findings: tuple[Diagnosis, ...] = ()
 
 
 def claim_findings(claims: Iterable[Claim]) -> list[Diagnosis]:
@@ -47,7 +48,8 @@ def judge_findings(measure: str, findings: Sequence[Diagnosis]) -> Soundness:
     """One gate over all that is wrong of `settings` or `vision`; warnings become notes only."""
     wrong = [finding for finding in findings if finding.severity == "error"]
     notes = tuple(f"{finding.where}: {finding.says}" for finding in findings)
-    return Soundness(gates=(_gate(measure, len(wrong), SOURCES[measure]),) if wrong else (), notes=notes)
+    gates = (_gate(measure, len(wrong), SOURCES[measure]),) if wrong else ()
+    return Soundness(gates=gates, notes=notes, findings=tuple(findings))
 
 
 def judge_weights(check: WeightsCheck) -> Soundness:
@@ -67,6 +69,7 @@ def together(parts: Iterable[Soundness]) -> Soundness:
     return Soundness(
         gates=tuple(gate for part in held for gate in part.gates),
         notes=tuple(note for part in held for note in part.notes),
+        findings=tuple(finding for part in held for finding in part.findings),
     )
 
 

@@ -73,13 +73,12 @@ def validate(
     started = time.monotonic()
     _check_models(reference, artifact)
     tokens_WT = _all_tokens(texts, reference.facts.vocab)
-    beside = beside_notes(reference, artifact)
     with full_memory_said(devices):
         floor = floors(tokens_WT) if floors else None
         pair = Pair(reference, artifact, walker=walker, devices=devices, batch=batch, cache=cache, progress=progress)
         judged = judge_texts(pair, texts, thresholds, sampling or Sampling(looks=(len(tokens_WT),), more=_no_more))
     beyond = soundness()
-    gates, others = [*beyond.gates, *judged.gates], (*beside, *beyond.notes)
+    gates, others = [*beyond.gates, *judged.gates], (*beside_notes(reference, artifact), *beyond.notes)
     return ValidationRecord(
         verdict=verdict.overall(gates),
         use_case=thresholds.use_case,
@@ -100,6 +99,7 @@ def validate(
         floors=floor,
         looks=judged.looks,
         confidence=judged.confidence,
+        findings=beyond.findings,
         notes=(*verdict.notes(judged.results, gates, floor), *_rounding_notes(artifact), *others, *pair.notes()),
     )
 

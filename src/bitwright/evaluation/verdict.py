@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from bitwright.core.measures import measure
 from bitwright.core.records import Estimate, Floors, Gate, TextResult, Verdict
 from bitwright.evaluation.figures import flips
 from bitwright.evaluation.stats import windows_to_decide
@@ -116,8 +117,9 @@ def notes(results: Sequence[TextResult], all_gates: Sequence[Gate], floors: Floo
                 if gate.windows_more
                 else "it lies on the limit, more text will not decide it"
             )
-            measure = gate.measure.replace("_", " ")
-            found.append(f"{gate.text}: {measure} is too uncertain with {windows[gate.text]} windows; {cure}")
+            found.append(
+                f"{gate.text}: {measure(gate.measure).words} is too uncertain with {windows[gate.text]} windows; {cure}"
+            )
     for result in results:
         if result.windows < FEW_WINDOWS:
             found.append(f"{result.name}: {result.windows} windows only; intervals from so few are rough")

@@ -9,10 +9,9 @@ import dataclasses
 
 from bitwright.core.choices import ArtifactFormat
 from bitwright.core.plan import ModelFacts, TensorPlan
+from bitwright.core.ranking import SIXTEEN_BIT as SIXTEEN_BIT  # of deployments and of what ranks them
 from bitwright.core.target import Target
 from bitwright.facts.engine_kernels import Kernel
-
-SIXTEEN_BIT = "16-bit"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

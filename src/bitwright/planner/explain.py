@@ -10,12 +10,11 @@ import math
 
 from bitwright.core.explanation import Explanation
 from bitwright.core.plan import Plan, TensorPlan
-from bitwright.core.ranking import Option
+from bitwright.core.ranking import Option, engine_words
 from bitwright.core.units import format_bytes, format_seconds
 from bitwright.planner.memory import fits
 from bitwright.planner.ways import (
     devices_words,
-    engine_words,
     figures,
     load_words,
     option_table,

@@ -9,10 +9,9 @@ from collections.abc import Callable
 
 from bitwright.core.intervals import Interval
 from bitwright.core.plan import Plan
-from bitwright.core.ranking import Option
+from bitwright.core.ranking import SIXTEEN_BIT, Option, engine_words
 from bitwright.core.target import Target
 from bitwright.core.units import GIB, MIB, format_bytes, format_seconds
-from bitwright.planner.deployment import SIXTEEN_BIT
 from bitwright.planner.quality import meets_floor
 
 COLUMNS = (
@@ -20,7 +19,6 @@ COLUMNS = (
     "misses",
 )  # fmt: skip
 SHOWN = 6  # a table is read in ten seconds
-ENGINES = {"vllm": "vLLM", "sglang": "SGLang", "tensorrt-llm": "TensorRT-LLM", "lmdeploy": "LMDeploy"}
 
 
 def load_words(target: Target) -> str:
@@ -29,11 +27,6 @@ def load_words(target: Target) -> str:
     prefix = f" ({work.shared_prefix_tokens} shared)" if work.shared_prefix_tokens else ""
     requests = "one request at a time" if work.concurrency == 1 else f"{work.concurrency} requests at once"
     return f"{work.load}, {requests}, {work.prompt_tokens} tokens in{prefix}, {work.output_tokens} out"
-
-
-def engine_words(engine: str) -> str:
-    """An engine as its makers write it."""
-    return ENGINES.get(engine, engine)
 
 
 def option_table(plan: Plan, *, whole: bool) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from bitwright.report.labels import limit_boxes, place_labels
+from bitwright.report.numbers import NOTHING, power_of_ten
 
 WIDTH, HALF_WIDTH, HEIGHT = 960, 470, 300
 LEFT, RIGHT, TOP, BOTTOM = 72, 16, 14, 46
@@ -154,8 +155,8 @@ def bars(entries: Sequence[Bar], *, title: str, width: int = HALF_WIDTH) -> Mark
     return _svg(body, title=title, width=width, height=row * len(entries) + 4)
 
 
-def interval(*, value: float, low: float, high: float, limit: float, verdict: str) -> Markup:
-    """A thin gauge: the estimate with its interval, and the limit that it is held against."""
+def interval(*, value: float, low: float, high: float, limit: float, verdict: str, said: str = "") -> Markup:
+    """A thin gauge: the estimate with its interval, and the limit that it is held against, written as `said`."""
     width, height = 260, 40
     ends = [0.0, low, high, limit]
     x = Scale(*_span([min(ends), max(ends)], room=0.08), 6, width - 6)
@@ -166,8 +167,20 @@ def interval(*, value: float, low: float, high: float, limit: float, verdict: st
         '<line class="grid" x1="6" x2="{4}" y1="24" y2="24"/>'
         '<line class="range" x1="{5}" x2="{6}" y1="24" y2="24"/><circle class="dot" cx="{7}" cy="24" r="5"/>'
         '<line class="limit" x1="{8}" x2="{8}" y1="12" y2="36"/>'
-        '<text class="tick" x="{8}" y="9" text-anchor="{9}">limit {10:g}</text></svg>'
-    ).format(verdict.lower(), width, height, label, width - 6, x(low), x(high), x(value), x(limit), edge, limit)
+        '<text class="tick" x="{8}" y="9" text-anchor="{9}">limit {10}</text></svg>'
+    ).format(
+        verdict.lower(),
+        width,
+        height,
+        label,
+        width - 6,
+        x(low),
+        x(high),
+        x(value),
+        x(limit),
+        edge,
+        said or f"{limit:g}",
+    )
 
 
 def _drawable(series: Series, log_y: bool) -> Series:
@@ -254,7 +267,7 @@ def _legend(named: Sequence[tuple[int, Series]]) -> Markup:
 def _span(values: Sequence[float], *, room: float = 0.0) -> tuple[float, float]:
     """Lowest and highest value, never equal, with `room` added above."""
     low, high = min(values), max(values)
-    if low == high:
+    if high - low < NOTHING:
         low, high = (low - 1, high + 1) if low <= 0 else (low * 0.5, high * 1.5)
     return low, high + (high - low) * room
 
@@ -267,6 +280,8 @@ def _round_numbers(low: float, high: float) -> list[float]:
 
 
 def number(value: float) -> str:
-    if value and (abs(value) < 1e-3 or abs(value) >= 1e6):
-        return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
+    if abs(value) > NOTHING and (abs(value) < 1e-3 or abs(value) >= 1e6):
+        power = math.floor(math.log10(abs(value)) + 1e-9)
+        first = f"{value / 10.0**power:.1f}".removesuffix(".0")
+        return f"{'' if first == '1' else f'{first} × '}{power_of_ten(power)}"
     return f"{value:g}" if abs(value) < 1e4 else f"{value:,.0f}".replace(",", " ")

@@ -10,8 +10,9 @@ from markupsafe import Markup
 from bitwright.core.comparison import ComparisonRecord, Entry
 from bitwright.core.units import MIB, format_bytes
 from bitwright.report.charts import Point, Series, chart
-from bitwright.report.html import environment, last_part
+from bitwright.report.html import environment
 from bitwright.report.strips import FAR_APART, Strips
+from bitwright.report.verdict_words import last_part
 
 
 def render_comparison(found: ComparisonRecord) -> str:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from bitwright.core.records import Gate, LayerError, QuantRecord, SpeedPoint, SpeedRecord, TextResult, ValidationRecord
 from bitwright.core.units import MIB, format_bytes
 from bitwright.report.charts import HALF_WIDTH, Bar, Point, Series, bars, chart, interval
+from bitwright.report.verdict_words import limit_of
 
 BLOCK = re.compile(r"\.(\d+)\.")
 
@@ -17,7 +18,10 @@ BLOCK = re.compile(r"\.(\d+)\.")
 def gauge(gate: Gate) -> Markup:
     """The estimate of one gate against its limit."""
     estimate = gate.estimate
-    return interval(value=estimate.value, low=estimate.low, high=estimate.high, limit=gate.limit, verdict=gate.verdict)
+    return interval(
+        value=estimate.value, low=estimate.low, high=estimate.high, limit=gate.limit, verdict=gate.verdict,
+        said=limit_of(gate),
+    )  # fmt: skip
 
 
 def kl_by_position(texts: Sequence[TextResult]) -> Markup:
@@ -38,7 +42,10 @@ def kl_by_position(texts: Sequence[TextResult]) -> Markup:
         )
         for text in texts
     ]
-    return chart(series, title="KL by position in the window", x_label="position in the window", y_label="KL (nats)")
+    return chart(
+        series, title="KL by position in the window", x_label="position in the window (tokens)",
+        y_label="mean KL (nats)", x_span=(0.0, float(max((text.length for text in texts), default=1))),
+    )  # fmt: skip
 
 
 def error_by_layer(layers: Sequence[LayerError]) -> Markup:

@@ -8,16 +8,16 @@ Not here: the charts (charts.py, figures.py), the wording of sections (template.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from bitwright.core.measures import measure
 from bitwright.core.plan import Plan
 from bitwright.core.records import (
-    Estimate,
-    Gate,
     Provenance,
     QuantRecord,
     SpeedPoint,
@@ -28,17 +28,20 @@ from bitwright.core.records import (
 from bitwright.core.units import format_bytes, format_seconds
 from bitwright.report import figures, pareto, rows
 from bitwright.report.limits import not_measured
+from bitwright.report.numbers import digits, ends, percent, share_span, span
+from bitwright.report.verdict_words import (
+    by_how_much,
+    figure,
+    last_part,
+    next_step,
+    rests_on,
+    verdict_sentence,
+)
 
-MEASURES = {
-    "kl_mean": "mean KL (nats per token)",
-    "perplexity_delta": "change of perplexity",
-    "perplexity_ratio": "perplexity, artifact over original",
-    "top1_flips": "other top token (share)",
-    "kl_p99": "KL that 99 of 100 tokens stay below (nats)",
-    "finite_logits": "windows without numbers",
-}
 WORDS = {"PASS": "good enough", "FAIL": "not good enough", "INCONCLUSIVE": "not settled"}
 ORDER = ("FAIL", "INCONCLUSIVE", "PASS")
+WORST = 6  # matrices
+ONE_LINE = 90  # characters
 VISIBLE = str.maketrans({"\n": "↵", "\t": "⇥", "\r": "␍"})
 
 
@@ -66,17 +69,20 @@ def render(
             title=last_part(validation.artifact),
             word=WORDS[validation.verdict],
             sentence=verdict_sentence(validation),
+            rests_on=rests_on(validation),
             next_step=next_step(validation),
             not_measured=not_measured(plan, validation, speed),
             rows=rows,
             cards=_cards(plan.type if plan else "", original_bytes, validation, speed),
             original_bytes=original_bytes,
             parameters=plan.model.parameters if plan else validation.parameters,
-            measures=MEASURES,
+            measure=measure,
+            notes=_notes(validation),
             gates=sorted(validation.gates, key=lambda gate: ORDER.index(gate.verdict)),
             figures=figures,
             pareto=pareto,
             others=others,
+            worst_tensors=_worst_tensors(quant.tensors) if quant else [],
             kinds=_kinds(quant.tensors) if quant else [],
             fallbacks=_fallbacks(quant.tensors) if quant else [],
             makers=_makers(quant, validation, speed),
@@ -98,6 +104,11 @@ def environment() -> Environment:
         duration=format_seconds,
         digits=digits,
         span=span,
+        share_span=share_span,
+        figure=figure,
+        how_much=by_how_much,
+        ends=ends,
+        command=copyable,
         visible=visible,
         percent=percent,
         last=last_part,
@@ -105,63 +116,19 @@ def environment() -> Environment:
     return found
 
 
-def verdict_sentence(validation: ValidationRecord) -> str:
-    """The verdict as one plain sentence."""
-    name, use = last_part(validation.artifact), validation.use_case
-    if validation.verdict == "PASS":
-        worst = max(validation.texts, key=lambda text: text.kl_mean.value)
-        return (
-            f"{name} predicts nearly as its original does: on every text it stays within what {use} tolerates, "
-            f"with an average departure of {digits(worst.kl_mean.value)} nats per token."
-        )
-    blamed = [gate for gate in validation.gates if gate.verdict == validation.verdict]
-    listing = "; ".join(_blame(gate) for gate in blamed[:3])
-    if validation.verdict == "FAIL":
-        return f"{name} departs from its original by more than {use} tolerates: {listing}."
-    return f"There was too little text to tell whether {name} is good enough for {use}: {listing}."
-
-
-def next_step(validation: ValidationRecord) -> str:
-    """What to do about the verdict; nothing after PASS."""
-    if validation.verdict == "PASS":
-        return ""
-    if validation.verdict == "FAIL":
-        return (
-            "Next: take a type that keeps more bits, calibrate on text like yours, or let "
-            "bitwright doctor look for a tensor that is broken."
-        )
-    more = [gate.windows_more for gate in validation.gates if gate.verdict == "INCONCLUSIVE" and gate.windows_more]
-    many = f"about {max(more)} more windows would decide it; " if more else ""
-    return f"Next: {many}bitwright validate with --until-decided adds windows until nothing is open."
-
-
-def digits(value: float) -> str:
-    """Three significant digits below one and four above, without powers of ten for everyday sizes."""
-    if value and (abs(value) < 1e-4 or abs(value) >= 1e5):
-        return f"{value:.2e}"
-    return f"{value:.3g}" if abs(value) < 1 else f"{value:.4g}"
-
-
-def span(estimate: Estimate) -> str:
-    """`0.0774 (0.0701 to 0.0846)`."""
-    return f"{digits(estimate.value)} ({digits(estimate.low)} to {digits(estimate.high)})"
-
-
-def percent(value: float) -> str:
-    """`0.842` → `84.2 %`."""
-    return f"{100 * value:.1f} %"
-
-
 def visible(text: str) -> str:
     """Line breaks and tabs as signs, and a mark for a token that is a space or nothing."""
     return text.translate(VISIBLE).replace(" ", "\u00a0" if not text.strip() else " ") or "∅"
 
 
-def _blame(gate: Gate) -> str:
-    if gate.measure == "finite_logits":
-        return f"{gate.estimate.value:.0f} windows of {gate.text} gave no numbers at all"
-    measure = MEASURES.get(gate.measure, gate.measure)
-    return f"{measure} on {gate.text} is {span(gate.estimate)}, the limit is {gate.limit:g}"
+def copyable(words: Sequence[str]) -> str:
+    """A command as it may be pasted, with a line for each flag where it is long."""
+    line = ""
+    long = sum(len(word) + 1 for word in words) > ONE_LINE
+    for word in words:
+        shown = word if "{" in word else shlex.quote(word)
+        line += f" \\\n  {shown}" if long and word.startswith("--") else f" {shown}"
+    return line.lstrip()
 
 
 def _cards(
@@ -172,27 +139,7 @@ def _cards(
     beside = [f"{share} of {format_bytes(original_bytes)}"] if share else []
     cards = [("Size", format_bytes(validation.artifact_bytes), ", ".join([*beside, *([kind] if kind else [])]))]
     if validation.texts:
-        text = max(validation.texts, key=lambda text: text.kl_mean.value)
-        limit = next((gate.limit for gate in validation.gates if gate.measure == "kl_mean"), None)
-        held = f", limit {limit:g}" if limit is not None else ""
-        where = f", on {text.name}" if len(validation.texts) > 1 else ""
-        cards += [
-            (
-                "Mean KL",
-                digits(text.kl_mean.value),
-                f"{digits(text.kl_mean.low)} to {digits(text.kl_mean.high)}{held}{where}",
-            ),
-            (
-                "Perplexity",
-                f"{text.perplexity_reference.value:.2f} → {text.perplexity_artifact.value:.2f}",
-                f"change {text.perplexity_delta.low:+.2f} to {text.perplexity_delta.high:+.2f}",
-            ),
-            (
-                "Same top token",
-                percent(text.top1_agreement.value),
-                f"{percent(text.top1_agreement.low)} to {percent(text.top1_agreement.high)} of predictions",
-            ),
-        ]
+        cards += _text_cards(validation)
     if speed and len(speed.points) > 1:
         small, large = _ends(speed.points)
         cards.append(
@@ -203,6 +150,31 @@ def _cards(
             )
         )
     return cards
+
+
+def _text_cards(validation: ValidationRecord) -> list[tuple[str, str, str]]:
+    """Those of the text that suffers most."""
+    text = max(validation.texts, key=lambda text: text.kl_mean.value)
+    gates = {gate.measure: gate for gate in validation.gates if gate.text == text.name}
+    limit = gates["kl_mean"].limit if "kl_mean" in gates else None
+    kl, interval = ends(text.kl_mean, limit)
+    agreed, around = ends(text.top1_agreement, share=True)
+    where = f", on {text.name}" if len(validation.texts) > 1 else ""
+    held = "" if limit is None else f", limit {limit:g}"
+    _, change = ends(text.perplexity_delta)
+    return [
+        ("Mean KL", kl, f"nats per token; {interval}{held}{where}"),
+        (
+            "Perplexity",
+            f"{_perplexity(text.perplexity_reference.value)} → {_perplexity(text.perplexity_artifact.value)}",
+            f"change {change}{where}",
+        ),
+        ("Same top token", agreed, f"of predictions; {around}{where}"),
+    ]
+
+
+def _perplexity(value: float) -> str:
+    return f"{value:.2f}" if value < 1000 else digits(value)
 
 
 def _ends(points: Sequence[SpeedPoint]) -> tuple[SpeedPoint, SpeedPoint]:
@@ -231,6 +203,17 @@ def _kinds(tensors: Iterable[TensorRecord]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -row["bytes"])
 
 
+def _notes(validation: ValidationRecord) -> list[str]:
+    """Those that no section tells already."""
+    told = {f"{finding.where}: {finding.says}" for finding in validation.findings}
+    return [note for note in validation.notes if note not in told]
+
+
+def _worst_tensors(tensors: Iterable[TensorRecord]) -> list[TensorRecord]:
+    """The matrices with the largest output error, for those who cannot hover."""
+    return sorted((one for one in tensors if one.output_error), key=lambda one: -(one.output_error or 0.0))[:WORST]
+
+
 def _fallbacks(tensors: Iterable[TensorRecord]) -> list[tuple[str, list[str]]]:
     """Each distinct note with the tensors that carry it."""
     notes: dict[str, list[str]] = {}
@@ -246,8 +229,3 @@ def _makers(
     makers = [("quantize", quant.provenance)] if quant else []
     makers.append(("validate", validation.provenance))
     return [*makers, ("speed", speed.provenance)] if speed else makers
-
-
-def last_part(path: str) -> str:
-    """Name of the file or folder at a path."""
-    return path.rstrip("/").rpartition("/")[2] or path

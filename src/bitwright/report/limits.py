@@ -21,7 +21,7 @@ def not_measured(plan: Plan | None, validation: ValidationRecord, speed: SpeedRe
         f"the file was decoded by {validation.decoder} and run in float32. Kernels, a quantized key-value cache and "
         "the chat template of a server were not run."
     )
-    if not getattr(validation, "tasks", ()):
+    if not validation.tasks:
         found.append(("Answers to tasks", "predictions were compared; no question was asked and marked."))
     found += [
         ("Long answers", "nothing was generated: loops and endless answers do not show in single tokens."),

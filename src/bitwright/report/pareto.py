@@ -5,13 +5,14 @@ A way is on the front when no other loses less and costs (or takes) less. The pl
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Sequence
 
 from markupsafe import Markup
 
 from bitwright.core.plan import Plan
-from bitwright.core.ranking import Option
+from bitwright.core.ranking import SIXTEEN_BIT, Option, engine_words
 from bitwright.core.units import GIB
 from bitwright.report.charts import Point, Series, chart
 
@@ -97,12 +98,37 @@ def _merged(dots: Sequence[Dot], own: Option | None) -> list[Dot]:
     places: dict[tuple[str, str], list[Dot]] = {}
     for dot in dots:
         places.setdefault((dot.option.type, f"{dot.along:.2g}"), []).append(dot)
-    types = [kind for kind, _ in places]
-    return [
-        dataclasses.replace(kept, name=kept.option.type if types.count(kind) == 1 else kept.option.label)
-        for (kind, _), group in places.items()
-        for kept in [next((dot for dot in group if dot.option is own), group[0])]
-    ]
+    kept = [next((dot for dot in group if dot.option is own), group[0]) for group in places.values()]
+    names = told_apart([dot.option for dot in kept])
+    return [dataclasses.replace(dot, name=name) for dot, name in zip(kept, names, strict=True)]
+
+
+def told_apart(options: Sequence[Option]) -> list[str]:
+    """A name for each that no other has: its type, and of what differs among those of the type as little as is needed.
+
+    Two that differ in nothing that is written here keep one name.
+    """
+    names = [option.type for option in options]
+    for more in (_engine, _cache, _devices):
+        longer = [name + more(option) for name, option in zip(names, options, strict=True)]
+        kinds = collections.defaultdict(set)
+        for name, one in zip(names, longer, strict=True):
+            kinds[name].add(one)
+        names = [one if len(kinds[name]) > 1 else name for name, one in zip(names, longer, strict=True)]
+    return names
+
+
+def _engine(option: Option) -> str:
+    return f" in {engine_words(option.engine)}"
+
+
+def _cache(option: Option) -> str:
+    return "" if option.kv_cache == SIXTEEN_BIT else f", {option.kv_cache} cache"
+
+
+def _devices(option: Option) -> str:
+    spread = f" as {option.replicas} replicas" if option.replicas > 1 else ""
+    return f", {option.devices} devices{spread}" if option.devices > 1 else ""
 
 
 def _reach(dots: Sequence[Dot]) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from bitwright.core.records import Estimate, Gate, TextResult, ValidationRecord
+from bitwright.report.numbers import percent, share_span
 from bitwright.report.strips import Strips
 
 
@@ -43,7 +44,7 @@ def kl_ladder(validation: ValidationRecord) -> Rows | None:
         ("the original in bfloat16, as engines serve it", _exactly(floors.bfloat16_kl), "s7"),
         ("rounding of this measurement itself", _exactly(floors.order_kl), "s7"),
     ]
-    return _rows(rows, limit=next((gate.limit for gate in gates.values()), None), unit="mean KL, nats per token")
+    return rows_of(rows, limit=next((gate.limit for gate in gates.values()), None), unit="mean KL, nats per token")
 
 
 def kl_by_confidence(text: TextResult) -> Rows | None:
@@ -52,21 +53,22 @@ def kl_by_confidence(text: TextResult) -> Rows | None:
     if not bins:
         return None
     whole = sum(bin.tokens for bin in text.by_confidence)
-    found = _rows(
+    found = rows_of(
         [(f"{100 * bin.low:.0f} to {100 * bin.high:.0f} %", bin.kl, "s0") for bin in bins if bin.kl is not None],
         limit=None,
         unit="mean KL, nats per token",
     )
     lines = [
         dataclasses.replace(
-            line, more=(("tokens", _percent(bin.tokens / whole)), ("same top token", _share(bin.top1_agreement)))
+            line,
+            more=(("share of tokens", percent(bin.tokens / whole)), ("same top token", _share(bin.top1_agreement))),
         )
         for line, bin in zip(found.lines, bins, strict=True)
     ]
     return dataclasses.replace(found, lines=tuple(lines))
 
 
-def _rows(held: Sequence[tuple[str, Estimate, str]], *, limit: float | None, unit: str) -> Rows:
+def rows_of(held: Sequence[tuple[str, Estimate, str]], *, limit: float | None, unit: str) -> Rows:
     ends = [end for _, estimate, _ in held for end in (estimate.value, estimate.low, estimate.high)]
     strips = Strips(ends, limit=limit)
     lines = [
@@ -91,8 +93,4 @@ def _exactly(value: float) -> Estimate:
 
 
 def _share(estimate: Estimate | None) -> str:
-    return "–" if estimate is None else _percent(estimate.value)
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
+    return "–" if estimate is None else share_span(estimate)

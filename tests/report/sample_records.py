@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from bitwright.core.behaviour import AgreementBin, LongOutput, Written
 from bitwright.core.plan import CalibrationPlan, DeviceFacts, Memory, ModelFacts, Plan, Reason
 from bitwright.core.records import (
     ArtifactFile,
@@ -226,6 +227,25 @@ def validation(verdict: Verdict = "PASS", **changes: Any) -> ValidationRecord:
         reference_bytes=457_827_856,
     )
     return msgspec.structs.replace(whole, **changes)
+
+
+def long_output(decoding: str = "greedy", loops: float = 0.04) -> LongOutput:
+    def written(tokens: float, loop: float) -> Written:
+        return Written(
+            tokens=around(tokens, 0.06), loop_rate=around(loop, 0.5), end_rate=around(0.7, 0.1),
+            invalid_rate=around(0.0, 0.0),
+        )  # fmt: skip
+
+    return LongOutput(
+        decoding=decoding, prompts=48, new_tokens=512, reference=written(311.0, 0.02), artifact=written(334.0, loops),
+        first_divergence=around(61.0, 0.2), never_parted=around(0.08, 0.6),
+        agreement=tuple(
+            AgreementBin(start=64 * i, stop=64 * i + 64, texts=48 - 4 * i, share=around(0.9 / (i + 1), 0.15))
+            for i in range(8)
+        ),
+        length_inflation=around(1.07, 0.04), loop_rise=Estimate(value=0.02, low=-0.02, high=0.06),
+        end_drop=Estimate(value=0.03, low=-0.05, high=0.11), invalid_rise=around(0.0, 0.0),
+    )  # fmt: skip
 
 
 def speed() -> SpeedRecord:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitwright.report.charts import Bar, Point, Series, bars, chart, interval
+from bitwright.report.charts import Bar, Point, Series, bars, chart, interval, number
 
 numbers = st.floats(-1e9, 1e9, allow_nan=False)
 
@@ -65,3 +65,19 @@ def test_the_gauge_shows_the_limit_on_its_side_of_the_interval():
         at = {line.get("class"): line for line in svg.iter("line")}
         ends = float(at["range"].get("x1")), float(at["range"].get("x2"))
         assert (float(at["limit"].get("x1")) > max(ends)) == (limit > value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (0.0005, "0.0005"),
+        (2e-5, "2·10⁻⁵"),
+        (1e-7, "10⁻⁷"),
+        (0.25, "0.25"),
+        (12000.0, "12 000"),
+        (3e6, "3·10⁶"),
+    ],
+)
+def test_ticks_are_short(value, text):
+    assert number(value) == text

@@ -10,6 +10,7 @@ import sample_records as sample
 from test_html import HOSTILE, Page
 
 from bitwright.api.comparison import Judged, compared
+from bitwright.cli.comparing import print_comparison
 from bitwright.core.comparison import ComparisonRecord
 from bitwright.core.records import Verdict
 from bitwright.report.compare_page import render_comparison
@@ -74,3 +75,18 @@ def test_strips_share_an_axis(values: list[float], logarithmic: bool) -> None:
     strips = Strips(values, limit=0.1)
     assert ("logarithmic" in strips.axis("nats")) == logarithmic
     assert strips.strip(values[0], values[0], values[1], said="x").count("<title>") == 1
+
+
+def test_in_a_terminal_of_80_columns_it_stays_a_table(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    print_comparison(comparison(judged("wide-our-w4a16-balanced", 2.0, 230_000_000, "INCONCLUSIVE")))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.split()[:3] == ["artifact", "verdict", "size"] for line in lines)
+
+
+def test_what_did_not_pass_is_told_with_its_figure() -> None:
+    words = Page(render_comparison(comparison())).words
+    assert "mean KL on python-source is 0.310 (0.279 to 0.341) nats per token, the limit is 0.1" in words

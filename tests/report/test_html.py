@@ -1,13 +1,13 @@
 import re
 import subprocess
 from html.parser import HTMLParser
-from types import SimpleNamespace
 
 import msgspec
 import pytest
 import sample_records as sample
 
-from bitwright.core.records import Estimate, Gate, TensorRecord, ValidationRecord
+from bitwright.core.behaviour import TaskResult
+from bitwright.core.records import Estimate, Gate, TensorRecord
 from bitwright.report.html import render, visible
 from bitwright.report.verdict_words import verdict_sentence
 
@@ -125,25 +125,32 @@ def test_what_was_not_measured_is_said():
         assert gap in words
 
 
-class WithTasks(ValidationRecord, frozen=True, kw_only=True):
-    tasks: tuple[SimpleNamespace, ...] = ()
-
-
 def test_tasks_are_told_where_they_were_run():
-    task = SimpleNamespace(
-        task="colours", metric="acc", filter="none", items=60, reference=sample.around(0.7, 0.1),
+    task = TaskResult(
+        task="colours", metric="acc", filter="none", items=60, higher_is_better=True, reference=sample.around(0.7, 0.1),
         artifact=sample.around(0.65, 0.1), drop=Estimate(value=0.05, low=-0.01, high=0.11), lost=5, won=2,
         mcnemar_p=0.4531,
     )  # fmt: skip
-    plain = sample.validation()
-    record = WithTasks(
-        **{name: getattr(plain, name) for name in plain.__struct_fields__ if name != "tasks"}, tasks=(task,)
-    )
+    record = sample.validation(tasks=(task,))
     words = Page(render(sample.plan(), None, record, None)).words
     assert "colours acc" in words
     assert "0.050 (-0.010 to 0.110) 5 2 0.453" in " ".join(words.split())
     assert "no question was asked" not in words
     assert "no question was asked" in Page(whole()).words
+
+
+def test_long_texts_are_told_where_they_were_written():
+    both = (sample.long_output(), sample.long_output("temperature 0.8", 0.11))
+    html = whole(long_output=both)
+    words = Page(html).words
+    assert "Greedy: 48 prompts, up to 512 tokens" in words
+    assert "texts that end in a loop 2.0 % (1.0 to 3.0 %) 11.0 % (5.5 to 16.5 %) 2.0 % (-2.0 to 6.0 %) more" in words
+    assert "tokens of a text 311 (292 to 330) 334 (314 to 354) 1.070 (1.027 to 1.113) times as long" in words
+    assert "part after 61 (49 to 73) tokens on average" in words
+    assert html.count('<svg class="chart') == 8
+    assert "texts were written up to 512 tokens" in words
+    assert "nothing was generated" not in words
+    assert "nothing was generated" in Page(whole()).words
 
 
 def test_an_artifact_of_another_tool_has_a_page():

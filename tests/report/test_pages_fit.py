@@ -54,7 +54,7 @@ def pages() -> dict[str, str]:
         fix="write 100000.0 there", source="s", cause="a default that a converter filled in", evidence={},
     )  # fmt: skip
     records = {verdict: sample.validation(verdict) for verdict in ("PASS", "FAIL", "INCONCLUSIVE")}
-    records["FAIL"] = msgspec.structs.replace(records["FAIL"], findings=(finding,))
+    records["FAIL"] = msgspec.structs.replace(records["FAIL"], findings=(finding,), long_output=(sample.long_output(),))
     found = {verdict: render(sample.plan(), sample.quant(), one, sample.speed()) for verdict, one in records.items()}
     plan = api.plan("llama-3.1-8b", target="rtx4090:2", wish=Wish(engine=("vllm", "sglang"), user_speed=45.0))
     return {**found, "compare": render_comparison(comparison()), "plan": render_plan(plan, explain(plan))}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bitwright.cli.screen import screen
 from bitwright.core.comparison import ComparisonRecord, Entry
 from bitwright.core.units import format_bytes
+from bitwright.report.numbers import span
 
 
 def print_comparison(found: ComparisonRecord) -> None:
@@ -12,7 +13,7 @@ def print_comparison(found: ComparisonRecord) -> None:
     page = screen()
     page.line(found.advice, "bold")
     page.table(
-        ("", "artifact", "verdict", "size", "memory", "mean KL", "95 % interval", "same top token"),
+        ("", "artifact", "verdict", "size", "memory", "mean KL (95 % interval)", "same top token"),
         [_row(entry) for entry in found.entries],
     )
     page.line()
@@ -33,7 +34,6 @@ def _row(entry: Entry) -> tuple[str, ...]:
         entry.verdict,
         format_bytes(entry.bytes),
         "" if entry.memory_bytes is None else format_bytes(entry.memory_bytes),
-        "none" if kl is None else f"{kl.value:.3g}",
-        "" if kl is None else f"{kl.low:.3g} to {kl.high:.3g}",
+        "none" if kl is None else span(kl),
         "" if entry.top1_agreement is None else f"{entry.top1_agreement:.1%}",
     )

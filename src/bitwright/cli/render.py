@@ -302,7 +302,7 @@ def _gates(page: Screen, gates: Sequence[Gate]) -> None:
             gate.measure,
             gate.text,
             f"{gate.estimate.value:.4g}",
-            f"{gate.estimate.low:.4g} to {gate.estimate.high:.4g}",
+            f"{gate.estimate.low:.4g} to {gate.estimate.high:.4g}" if gate.estimate.low < gate.estimate.high else "",
             f"{gate.limit:g}",
             gate.verdict,
         )

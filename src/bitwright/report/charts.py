@@ -280,8 +280,9 @@ def _round_numbers(low: float, high: float) -> list[float]:
 
 
 def number(value: float) -> str:
-    if abs(value) > NOTHING and (abs(value) < 1e-3 or abs(value) >= 1e6):
+    """A tick: `0.0005`, `2·10⁻⁵`, `12 000`."""
+    if abs(value) > NOTHING and (abs(value) < 0.99e-4 or abs(value) >= 1e6):
         power = math.floor(math.log10(abs(value)) + 1e-9)
         first = f"{value / 10.0**power:.1f}".removesuffix(".0")
-        return f"{'' if first == '1' else f'{first} × '}{power_of_ten(power)}"
+        return f"{'' if first == '1' else f'{first}·'}{power_of_ten(power)}"
     return f"{value:g}" if abs(value) < 1e4 else f"{value:,.0f}".replace(",", " ")

@@ -26,7 +26,7 @@ from bitwright.core.records import (
     ValidationRecord,
 )
 from bitwright.core.units import format_bytes, format_seconds
-from bitwright.report import figures, pareto, rows
+from bitwright.report import behaviour, figures, pareto, rows
 from bitwright.report.limits import not_measured
 from bitwright.report.numbers import digits, ends, percent, share_span, span
 from bitwright.report.verdict_words import (
@@ -80,6 +80,7 @@ def render(
             notes=_notes(validation),
             gates=sorted(validation.gates, key=lambda gate: ORDER.index(gate.verdict)),
             figures=figures,
+            behaviour=behaviour,
             pareto=pareto,
             others=others,
             worst_tensors=_worst_tensors(quant.tensors) if quant else [],

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 CHARACTER, ASCENT, DESCENT = 7.8, 11.0, 3.0
+BETWEEN = 5.0  # two names, at least
 MARK = 6.0  # half the room of a mark
 PLACES = (  # along, down, anchor
     (9, -7, "start"), (-9, -7, "end"), (9, 15, "start"), (-9, 15, "end"), (0, -11, "middle"), (0, 20, "middle"),
@@ -55,4 +56,4 @@ def place_labels(
 
 
 def _cross(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+    return one[0] - BETWEEN < other[2] and other[0] < one[2] + BETWEEN and one[1] < other[3] and other[1] < one[3]

@@ -23,10 +23,12 @@ def not_measured(plan: Plan | None, validation: ValidationRecord, speed: SpeedRe
     )
     if not validation.tasks:
         found.append(("Answers to tasks", "predictions were compared; no question was asked and marked."))
-    found += [
-        ("Long answers", "nothing was generated: loops and endless answers do not show in single tokens."),
-        ("The engine that serves", served),
-    ]
+    if not validation.long_output:
+        found.append(("Long answers", "nothing was generated: loops and endless answers do not show in single tokens."))
+    else:
+        horizon = max(one.new_tokens for one in validation.long_output)
+        found.append(("Longer answers", f"texts were written up to {horizon} tokens. See --long-tokens."))
+    found.append(("The engine that serves", served))
     if plan is not None and plan.model.vision is not None:
         found.append(("Images", "the verdict is on text, through the decoder alone."))
     if speed is None:

@@ -1,8 +1,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from bitwright.api.texts import SELF, files_among, named_texts
+from bitwright.api.proof import START_NOTE, _text_notes
+from bitwright.api.texts import SELF, NamedText, Supply, files_among, named_texts
+from bitwright.calibration.corpora import make_windows
 from bitwright.core.errors import InputError, UsageError
 
 
@@ -22,3 +25,12 @@ def test_what_cannot_be_told_apart_or_found_is_refused(tmp_path: Path) -> None:
         named_texts([f"de={tmp_path / 'a.txt'}", f"de={tmp_path / 'a.txt'}"])
     with pytest.raises(InputError, match=r"absent\.txt` does not exist"):
         named_texts(["de=absent.txt"])
+
+
+def test_a_record_says_where_windows_come_from_the_start_of_a_longer_text() -> None:
+    def noted(seed: int, found: int, path: Path | None = Path("a.txt")) -> list[str]:
+        supply = Supply(texts=(NamedText(path),), folder=Path(), original=None, length=8, seed=seed)  # type: ignore[arg-type]
+        return _text_notes(supply, [make_windows("a", torch.zeros(found, 8, dtype=torch.int64))], 4, own_text=True)
+
+    assert noted(seed=0, found=4) == [START_NOTE]
+    assert noted(seed=1, found=4) == noted(seed=0, found=3) == noted(seed=0, found=4, path=None) == []

@@ -163,10 +163,11 @@ def test_every_text_is_gated_and_the_worst_gate_decides(model, shaken):
 
 
 def test_other_measures_have_gates_where_a_profile_limits_them(model, shaken):
-    plain = run(source(model), shaken).texts[0]
+    sample = text(windows=40, length=64)  # enough tokens above a p99 to bound it
+    plain = run(source(model), shaken, sample).texts[0]
     share, tail, ratio = 1 - plain.top1_agreement.value, plain.kl_p99, plain.perplexity_ratio.value
     profile = limits(top1_flips=share / 4, kl_p99=tail * 4, perplexity_ratio=ratio, kl_mean=math.inf, loop_rate=0.1)
-    record = run(source(model), shaken, thresholds=profile)
+    record = run(source(model), shaken, sample, thresholds=profile)
     assert [(gate.measure, gate.verdict) for gate in record.gates] == [
         ("perplexity_delta", "PASS"), ("top1_flips", "FAIL"), ("perplexity_ratio", "INCONCLUSIVE"), ("kl_p99", "PASS"),
     ]  # fmt: skip

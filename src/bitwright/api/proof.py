@@ -33,6 +33,10 @@ SELF_NOTE = (
     "judged on text that the original wrote itself, which is easier than most: for a verdict that counts, "
     "give text of your own with --text"
 )
+START_NOTE = (
+    "windows were taken in order from the start of the text: figures and intervals are about its beginning; "
+    "--seed 1 draws them from all of it"
+)
 WINDOWS, LENGTH = 32, 256
 GROWTH = 16  # times the first windows, at most, where windows are added until gates are decided
 DECODERS: dict[ArtifactFormat, str] = {
@@ -78,10 +82,9 @@ def validate(
     """Measure `artifact`, decoded from disk by a library that is not ours, against `reference`, with the adapter
     `lora` merged into it where one is given, by the limits of `use_case`, or of `profile`; `behaviour` asks for more.
 
-    `texts` are files, `NAME=FILE`, or `self`: without any, the reference writes the text itself, with `seed` + 1000.
-    Its logits are kept in the folder `reference_cache`, or the user's cache where that is `auto`; `supply` holds
-    windows that were drawn for another artifact. An artifact that bitwright wrote keeps a summary. Raises
-    `MismatchError` for an artifact of another model, `UsageError` for text that it was calibrated on.
+    `texts` are files, `NAME=FILE`, or `self`: without any, the reference writes the text itself, with `seed` + 1000;
+    `reference_cache` keeps its logits (`auto`: in the user's cache), `supply` windows drawn for another artifact.
+    Raises `MismatchError` for an artifact of another model, `UsageError` for text it was calibrated on.
     """
     from bitwright.evaluation.validate import validate as measure
     from bitwright.facts.thresholds import read_profile, thresholds
@@ -115,7 +118,8 @@ def validate(
         floors=lambda tokens: floors_of(original, tokens, devices=devices_of(device), progress=progress),
     )
     record = add_behaviour(record, original, decoded, behaviour, limits, drawn, folder, seed, progress)
-    return _finished(_completed(record, original.facts, place, kind, seed), place, kind, bool(texts), progress)
+    notes = _text_notes(supply, drawn, windows, bool(texts))
+    return _finished(_completed(record, original.facts, place, kind, seed), place, kind, notes, progress)
 
 
 def _unused_windows(
@@ -133,12 +137,19 @@ def _unused_windows(
     return drawn
 
 
-def _finished(
-    record: ValidationRecord, place: Path, kind: ArtifactFormat, own_text: bool, progress: Progress
-) -> ValidationRecord:
-    """The record, left in the artifact where it may be."""
+def _text_notes(supply: Supply, drawn: Sequence[TokenWindows], windows: int, own_text: bool) -> list[str]:
+    """What the choice of windows means for the figures. A file that gave fewer than `windows` was read whole."""
     if not own_text:
-        record = msgspec.structs.replace(record, notes=(*record.notes, SELF_NOTE))
+        return [SELF_NOTE]
+    cut = (text.path and len(found.tokens) >= windows for text, found in zip(supply.texts, drawn, strict=False))
+    return [START_NOTE] if not supply.seed and any(cut) else []
+
+
+def _finished(
+    record: ValidationRecord, place: Path, kind: ArtifactFormat, notes: Sequence[str], progress: Progress
+) -> ValidationRecord:
+    """The record with `notes`, left in the artifact where it may be."""
+    record = msgspec.structs.replace(record, notes=(*record.notes, *notes))
     try:
         embed(record, place, kind)
     except BitwrightError as error:

@@ -142,6 +142,7 @@ class Quantile(Record, frozen=True, kw_only=True):
 
     share: float
     kl: Estimate
+    bounded: bool = True  # False: too few tokens lie above to bound it, and 100 nats stand for its upper end
 
 
 class LayerError(Record, frozen=True, kw_only=True):
@@ -186,7 +187,7 @@ class TextResult(Record, frozen=True, kw_only=True):
     top1_agreement: Estimate
     by_position: tuple[PositionBin, ...]
     perplexity_ratio: Estimate | None = None
-    kl_quantiles: tuple[Quantile, ...] = ()  # intervals from a bootstrap over windows
+    kl_quantiles: tuple[Quantile, ...] = ()  # intervals from the shares of tokens above them
     top5_agreement: Estimate | None = (
         None  # share of the reference's five most probable tokens that the artifact's hold
     )

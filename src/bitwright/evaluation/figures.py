@@ -1,7 +1,7 @@
 """The figures of one text from the measures of its tokens.
 
-Means, shares and perplexities carry intervals clustered by window (stats.py), quantiles those of a bootstrap over
-windows (bootstrap.py). Windows in which the artifact gave no numbers are left out here and fail a gate of their own.
+Means, shares and perplexities carry intervals clustered by window (stats.py), quantiles those of the shares of tokens
+above them (quantiles.py). Windows in which the artifact gave no numbers are left out here and fail a gate of their own.
 
 Dimension key: W windows · P measured positions per window. Not here: which token gets which measure (score.py).
 """
@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.calibration.corpora import TokenWindows
-from bitwright.core.records import ConfidenceBin, Estimate, PositionBin, Quantile, TextResult
+from bitwright.core.records import ConfidenceBin, Estimate, PositionBin, TextResult
 from bitwright.evaluation import stats
-from bitwright.evaluation.bootstrap import quantile_intervals
+from bitwright.evaluation.quantiles import quantile
 from bitwright.evaluation.score import EARLY_STRIDE, Scores
 from bitwright.evaluation.stats import CONFIDENCE
 
@@ -42,7 +42,7 @@ def text_result(text: TokenWindows, scores: Scores, *, confidence: float = CONFI
     losses = nll_reference.mean(axis=1), nll_artifact.mean(axis=1)
     same_top = (measures.top_reference == measures.top_artifact)[sound][:, scored].astype(np.float64)
     change = np.exp(-nll_artifact) - np.exp(-nll_reference)
-    quantiles = quantile_intervals(kl, SHARES, confidence=confidence)
+    quantiles = tuple(quantile(kl, at, confidence=confidence) for at in SHARES)
     share = functools.partial(stats.mean_interval, floor=0.0, ceiling=1.0, confidence=confidence)
     return TextResult(
         name=text.name,
@@ -55,10 +55,10 @@ def text_result(text: TokenWindows, scores: Scores, *, confidence: float = CONFI
         perplexity_delta=stats.perplexity_delta(*losses, confidence=confidence),
         perplexity_ratio=stats.perplexity_ratio(*losses, confidence=confidence),
         kl_mean=stats.positive_mean(kl.mean(axis=1), confidence=confidence),
-        kl_median=quantiles[0].value,
-        kl_p99=quantiles[2].value,
+        kl_median=quantiles[0].kl.value,
+        kl_p99=quantiles[2].kl.value,
         kl_max=float(kl.max()),
-        kl_quantiles=tuple(Quantile(share=at, kl=value) for at, value in zip(SHARES, quantiles, strict=True)),
+        kl_quantiles=quantiles,
         top1_agreement=share(same_top.mean(axis=1)),
         top5_agreement=share(measures.top5_shared[sound][:, scored].mean(axis=1)),
         rms_probability_change=stats.root_mean_square(np.square(change).mean(axis=1), confidence=confidence),

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Iterator
@@ -176,8 +177,11 @@ def estimate(log_p_NS: Floats, log_q_NS: Floats, top: int) -> tuple[Floats, Floa
     return np.maximum(kl_N, 0), rest_p**2 * terms_NM.var(axis=1) / terms_NM.shape[1]
 
 
+@functools.cache
 def code_version() -> str:
-    """A hash of the code that computes logits: figures of two versions must not mix."""
+    """A hash of the code that computes logits: figures of two versions must not mix. Read once a process: every look
+    at more windows asks for it again.
+    """
     place = Path(bitwright.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(file for room in CODE for file in (place / room).rglob("*.py")):

@@ -11,7 +11,7 @@ normality of the looks, which skewed means of few windows have not. Why not a co
 for any number of looks (Waudby-Smith et al., arXiv:2103.06476): valid at all times, it is wider at each of a few.
 
 Source: Lan and DeMets, Discrete sequential boundaries for clinical trials, Biometrika 70 (1983), 659-663 (spending).
-Not here: intervals (stats.py, bootstrap.py), limits (verdict.py).
+Not here: intervals (stats.py, quantiles.py), limits (verdict.py).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from bitwright.evaluation.stats import windows_to_decide
 from bitwright.facts.thresholds import Thresholds, limits, source_of
 
 ANOTHER_MODEL_NATS = 5.0  # 2-bit rounding to nearest stays near 1; beyond this the two models share little
-FEW_WINDOWS = 16  # below, skew of KL is not averaged out: 95 % intervals hold 90 to 93 % (docs/log.md)
+FEW_WINDOWS = 16  # below, two kinds of text among the windows are not seen: 95 % intervals hold 85 % (docs/log.md)
 
 
 def judge(estimate: Estimate, limit: float) -> Verdict:

@@ -1,4 +1,4 @@
-"""What a model does, as rows and pictures: long texts of both models.
+"""What a model does, as rows and pictures: long texts of both models, and the engine that serves.
 
 Not here: tasks, which are one table (template.html.j2), the sections' words (behaviour.html.j2).
 """
@@ -6,12 +6,15 @@ Not here: tasks, which are one table (template.html.j2), the sections' words (be
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from markupsafe import Markup
 
 from bitwright.core.behaviour import LongOutput
+from bitwright.core.records import ValidationRecord
 from bitwright.report.charts import Point, Series, chart
 from bitwright.report.numbers import share_span, span
+from bitwright.report.rows import Rows, rows_of
 
 
 def long_rows(one: LongOutput) -> list[tuple[str, str, str, str]]:
@@ -48,3 +51,18 @@ def agreement(results: Sequence[LongOutput]) -> Markup:
         series, title="Share of equal tokens by position", x_label="tokens after the prompt",
         y_label="share of equal tokens",
     )  # fmt: skip
+
+
+def engine_rows(validation: ValidationRecord, check: Any) -> Rows:
+    """What the engine departs by, between what the weights and what a start without context depart by."""
+    gate = next((gate for gate in validation.gates if gate.measure == "engine_kl"), None)
+    return rows_of(
+        [
+            ("the engine from the file as decoded", check.kl_engine, "s0" if gate is None else gate.verdict.lower()),
+            ("the same behind prompts of one token", check.kl_first, "s7"),
+            ("the file as decoded from the original", check.kl_decoded, "s7"),
+            ("the engine from the original", check.kl_served, "s7"),
+        ],
+        limit=None if gate is None else gate.limit,
+        unit="mean KL, nats per token",
+    )

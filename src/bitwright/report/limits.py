@@ -28,7 +28,11 @@ def not_measured(plan: Plan | None, validation: ValidationRecord, speed: SpeedRe
     else:
         horizon = max(one.new_tokens for one in validation.long_output)
         found.append(("Longer answers", f"texts were written up to {horizon} tokens. See --long-tokens."))
-    found.append(("The engine that serves", served))
+    if getattr(validation, "engine", None) is None:
+        found.append(("The engine that serves", served))
+    else:
+        others = "the engine was asked with the settings named above. Another engine, card or type of cache may differ."
+        found.append(("Other ways to serve it", others))
     if plan is not None and plan.model.vision is not None:
         found.append(("Images", "the verdict is on text, through the decoder alone."))
     if speed is None:

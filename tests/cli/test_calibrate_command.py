@@ -27,6 +27,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         "LARGE": tiny,
         "NARROW": tiny,
         "HEADED": headed,
+        "PAIRED": dataclasses.replace(tiny, kv_heads=4),
         "PROMPT": 8,
         "LONG_PROMPT": 24,
         "DECODED": 4,
@@ -47,7 +48,7 @@ def test_measure_store_and_find(small: Path, run: Run, monkeypatch: pytest.Monke
     assert (answer.code, answer.err) == (0, "")
     document = msgspec.json.decode(answer.out, type=MachineCalibration)
     assert {cost.type for cost in document.types} == {"F16", "Q8_0"}
-    assert len(document.runs) == 5
+    assert len(document.runs) == 7
     assert len({run.vocab for run in document.runs}) == 2
     found = machine.stored(device)
     assert found == document
@@ -55,7 +56,7 @@ def test_measure_store_and_find(small: Path, run: Run, monkeypatch: pytest.Monke
     assert machine.stored(msgspec.structs.replace(device, cores=999)) is None
     path = machine.stored_path(device)
     assert path.is_relative_to(small)
-    path.write_text(path.read_text().replace("bitwright.machine/2", "bitwright.machine/999"))
+    path.write_text(path.read_text().replace("bitwright.machine/3", "bitwright.machine/999"))
     assert machine.stored(device) is None
     shown = run("calibrate", "--quick")
     assert shown.code == 0, shown.err

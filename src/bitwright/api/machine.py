@@ -79,7 +79,7 @@ def measure_cpu(
     progress.say("copying memory and multiplying matrices")
     copied, products = copy_rate(device.cores or 1), product_rates()
     runs = run_engine(take or measure, quick=quick, progress=progress)
-    found = fit(runs.large, runs.short, runs.long, runs.headed)
+    found = fit(runs.large, runs.short, runs.long, runs.headed, runs.paired)
     return MachineCalibration(
         device=device.name,
         kind="cpu",
@@ -88,7 +88,7 @@ def measure_cpu(
         copy_gb_s=copied,
         products=products,
         engine=runs.engine,
-        runs=(*runs.large, runs.short, runs.long, runs.headed),
+        runs=(*runs.large, runs.short, runs.long, runs.headed, *runs.paired),
         types=found.types,
         vocab_ns=found.vocab,
         block_ns=found.block,

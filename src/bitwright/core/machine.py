@@ -39,6 +39,7 @@ class EngineRun(Record, frozen=True, kw_only=True):
     hidden: int
     blocks: int
     heads: int
+    kv_heads: int
     head_dim: int
     block_weights: int  # of the matrices of all blocks
     head_weights: int
@@ -52,7 +53,7 @@ class EngineRun(Record, frozen=True, kw_only=True):
 class MachineCalibration(Document, frozen=True, kw_only=True):
     """Of the processor or GPU `device`, under the name that DeviceFacts has for it."""
 
-    schema: str = "bitwright.machine/2"
+    schema: str = "bitwright.machine/3"
     device: str
     kind: Literal["cpu", "gpu"]
     cores: int | None = None  # that the process could use: another number is another machine

@@ -6,7 +6,9 @@ A decoded token takes, and a token of a prompt of P takes,
         + prompt attention · P / 2 · heads · head_dim · blocks
 Models with few, large matrices tell types apart; one model with many narrow blocks, run with a short and a long prompt,
 tells attention and the rest of a block; the same with a larger vocabulary tells what choosing a token takes beside the
-weights of the head. Each needs the others' answers, so all are solved in turn.
+weights of the head. Each needs the others' answers, so all are solved in turn. What a cached position takes while
+decoding depends on how many queries share it, by no rule that was found: of two models, one with twice the heads of
+keys and values, the geometric mean is told, and the first one's own goes into the rest.
 
 Not here: the runs (engines/machine_runs.py), what follows for a model (machines.py, roofline.py).
 """
@@ -14,6 +16,7 @@ Not here: the runs (engines/machine_runs.py), what follows for a model (machines
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from bitwright.core.machine import EngineRun, TypeCost
@@ -34,10 +37,16 @@ class Fit:
     prompt_attention: float
 
 
-def fit(large: Sequence[EngineRun], short: EngineRun, long: EngineRun, headed: EngineRun) -> Fit:
-    """`large` has a run for each type; `short` and `long` are of one narrow model, of a type that is among them, and
-    `headed` is `short` with a larger vocabulary."""
-    attention = max(0.0, (_decoded(long) - _decoded(short)) / (_rows(short) * (_context(long) - _context(short))))
+def fit(
+    large: Sequence[EngineRun],
+    short: EngineRun,
+    long: EngineRun,
+    headed: EngineRun,
+    paired: tuple[EngineRun, EngineRun],
+) -> Fit:
+    """`large` has a run for each type; `short` and `long` are of one narrow model, of a type that is among them,
+    `headed` is `short` with a larger vocabulary, `paired` are both with more heads of keys and values."""
+    attention = _attention(short, long)
     spread = _rows(short) * short.head_dim * (long.prompt_tokens - short.prompt_tokens) / 2
     prompt_attention = max(0.0, (_prompted(long) - _prompted(short)) / spread)
     found = Fit(types=(), vocab=0.0, block=0.0, token=0.0, attention=attention, prompt_attention=prompt_attention)
@@ -46,7 +55,13 @@ def fit(large: Sequence[EngineRun], short: EngineRun, long: EngineRun, headed: E
         cost = next(cost for cost in found.types if cost.type == short.type)
         found = dataclasses.replace(found, vocab=_vocab(short, headed, cost))
         found = _besides(short, cost, found)
-    return found
+    other = _attention(*paired)
+    return dataclasses.replace(found, attention=math.sqrt(attention * other) or max(attention, other))
+
+
+def _attention(short: EngineRun, long: EngineRun) -> float:
+    """What a cached position took while decoding, for each head and block."""
+    return max(0.0, (_decoded(long) - _decoded(short)) / (_rows(short) * (_context(long) - _context(short))))
 
 
 def _vocab(short: EngineRun, headed: EngineRun, cost: TypeCost) -> float:

@@ -34,6 +34,9 @@ for (const frame of document.querySelectorAll("iframe")) {
     const box = one.getBoundingClientRect();
     if (!one.closest(".scroll") && box.width && box.right > width + 1) say("sticks out", one);
   }
+  if (width >= 1280)
+    for (const one of page.querySelectorAll("section:not(.long) .scroll"))
+      if (one.scrollWidth > one.clientWidth + 1) say("must be scrolled", one);
   for (const one of page.querySelectorAll(".card b, .verdict *"))
     if (one.scrollWidth > one.clientWidth + 1 && one.clientWidth) say("is cut", one);
   for (const one of page.querySelectorAll("svg.chart text, svg.gauge text, svg.strip text")) {

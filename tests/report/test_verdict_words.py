@@ -6,6 +6,7 @@ import msgspec
 import pytest
 import sample_records as sample
 
+from bitwright.cli.render import print_validation
 from bitwright.core.measures import MEASURES
 from bitwright.core.records import Estimate, Gate, ValidationRecord, Verdict
 from bitwright.facts.behaviour import LIMITS
@@ -104,3 +105,13 @@ def test_how_much_was_read_stands_beside_the_verdict(verdict: Verdict) -> None:
 
 def test_nothing_is_to_do_after_a_pass() -> None:
     assert next_step(judged(gate("kl_mean", "PASS", 0.05))) == ("", "")
+
+
+def test_a_terminal_says_what_to_do_too(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    print_validation(judged(gate("kl_mean", "FAIL", 0.31), gate("weights", "FAIL", 3.0)))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "Next: do not serve it. This command says what is broken, how that comes about" in lines
+    assert lines[-1] == "  bitwright doctor out/wide-Q4_K_M.gguf --reference models/wide"
+    assert "3 to 3" not in "".join(lines)

@@ -202,6 +202,21 @@ def print_validation(record: ValidationRecord) -> None:
             f"floors: this measurement {floors.order_kl:.2g} nats, bfloat16 arithmetic {floors.bfloat16_kl:.2g} nats"
         )
     _notes(page, record.notes)
+    _next(page, record)
+
+
+def _next(page: Screen, record: ValidationRecord) -> None:
+    """What to do about a verdict that is no PASS, as the page says it."""
+    import shlex
+
+    from bitwright.report.verdict_words import next_step
+
+    what, command = next_step(record)
+    if what:
+        page.line()
+        page.line(what, "bold")
+    if command:
+        page.command(shlex.split(command))
 
 
 def print_ship(record: ShipRecord) -> None:

@@ -224,6 +224,29 @@ def test_adding_real_windows_until_decided_errs_in_less_than_one_of_twenty(dista
     assert wrong < 25
 
 
+def skewed(rng):
+    return rng.lognormal(0.0, 0.833, size=200_000)  # a skewness of 4
+
+
+def of_two_kinds(rng):
+    return rng.lognormal(0.0, 0.3, size=200_000) * np.where(rng.random(200_000) < 0.2, 4.0, 1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "windows_of", [lambda rng: real()["kl"], skewed, of_two_kinds], ids=["real", "skewed", "kinds"]
+)
+def test_a_limit_beside_the_truth_is_decided_wrongly_in_less_than_one_of_twenty(windows_of):
+    """Where errors are most frequent: hardly any draw but a wrong one decides."""
+    rng = np.random.default_rng(13)
+    whole = windows_of(rng)
+    looks, runs, wrong = doubling(32, 512), 1000, np.zeros(2)
+    for places in rng.integers(0, len(whole), size=(runs, 512)):
+        found = [positive_mean(whole[places[:look]], confidence=1 - 0.05 / len(looks)) for look in looks]
+        wrong += [any(e.high < whole.mean() for e in found), any(e.low > whole.mean() for e in found)]
+    assert (wrong / runs < 0.05).all(), wrong / runs
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("windows", [8, 16, 24])
 def test_intervals_cover_the_truth_as_often_as_they_say(windows):

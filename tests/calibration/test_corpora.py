@@ -53,3 +53,19 @@ def test_windows_are_those_of_the_whole_text(
     assert torch.equal(found, windows[:samples])
     if samples < 9 and not seed:
         assert given < len(TEXT) / 3
+
+
+@pytest.mark.parametrize("text", [TEXT, "x" * 3000, "\n" * 900 + TEXT[:700]])
+def test_a_long_text_is_tokenized_in_pieces(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer, pieces = Counting("bytes"), []
+    monkeypatch.setattr(corpora, "load_tokenizer", lambda _folder: tokenizer)
+    monkeypatch.setattr(corpora, "PIECE", 500)
+    plain = tokenizer.encode
+    monkeypatch.setattr(tokenizer, "encode", lambda piece, **_: pieces.append(piece) or plain(piece))
+    (tmp_path / "a.txt").write_text(text)
+    found = windows_from_files([str(tmp_path / "a.txt")], tmp_path, 9999, 8, seed=5).tokens
+    assert "".join(pieces) == text
+    assert max(map(len, pieces)) <= 500
+    assert all(piece.endswith("\n") for piece in pieces[:-1]) == ("\n" in text)
+    ids = [id for piece in pieces for id in plain(piece)]
+    assert sorted(found.flatten().tolist()) == sorted(ids[: len(ids) // 8 * 8])

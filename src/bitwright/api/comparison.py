@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bitwright.api.proof import LENGTH, WINDOWS, made_here, validate
 from bitwright.api.service import locate
-from bitwright.api.texts import supply_of
+from bitwright.api.texts import SEED, supply_of
 from bitwright.core.atomic import write_bytes
 from bitwright.core.comparison import ComparedText, ComparisonRecord, Entry, Pairing
 from bitwright.core.device_request import CPU
@@ -44,7 +44,7 @@ def compare(
     texts: Sequence[Path | str] = (),
     windows: int = WINDOWS,
     length: int = LENGTH,
-    seed: int = 0,
+    seed: int = SEED,
     use_case: str = "chat",
     profile: Path | None = None,
     reference_cache: Path | str | None = None,

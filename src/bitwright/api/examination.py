@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bitwright.api.proof import check_apart
 from bitwright.api.service import locate
 from bitwright.api.settings import settings_of
-from bitwright.api.texts import supply_of
+from bitwright.api.texts import SEED, supply_of
 from bitwright.core.diagnosis import Advice, DoctorRecord, OutlierChannels, PartCheck
 from bitwright.core.errors import BitwrightError, InputError, UnsupportedError
 from bitwright.core.findings import Diagnosis
@@ -40,7 +40,7 @@ def doctor(
     texts: Sequence[Path | str] = (),
     windows: int = WINDOWS,
     length: int = LENGTH,
-    seed: int = 0,
+    seed: int = SEED,
     advise: bool = False,
     progress: Progress = SILENT,
 ) -> DoctorRecord:

@@ -16,7 +16,7 @@ from bitwright.api.devices import check_device, devices_of
 from bitwright.api.kept import floors_of, reference_cache_of
 from bitwright.api.service import locate
 from bitwright.api.settings import watched_for_gates
-from bitwright.api.texts import Supply, files_among, supply_of
+from bitwright.api.texts import SEED, Supply, files_among, supply_of
 from bitwright.core.atomic import sha256_file
 from bitwright.core.device_request import CPU
 from bitwright.core.documents import read_document
@@ -35,7 +35,7 @@ SELF_NOTE = (
 )
 START_NOTE = (
     "windows were taken in order from the start of the text: figures and intervals are about its beginning; "
-    "--seed 1 draws them from all of it"
+    "without --seed 0 they are drawn from all of it"
 )
 WINDOWS, LENGTH = 32, 256
 GROWTH = 16  # times the first windows, at most, where windows are added until gates are decided
@@ -68,7 +68,7 @@ def validate(
     texts: Sequence[Path | str] = (),
     windows: int = WINDOWS,
     length: int = LENGTH,
-    seed: int = 0,
+    seed: int = SEED,
     use_case: str = "chat",
     profile: Path | None = None,
     until_decided: UntilDecided | None = None,
@@ -131,10 +131,8 @@ def _unused_windows(
     if made is None:
         return supply.first(windows)
     _check_origin(made, place, supply.original.facts.fingerprint, str(supply.folder))
-    _check_unused(made, files_among(texts), ())
-    drawn = supply.first(windows)
-    _check_unused(made, (), drawn)
-    return drawn
+    _check_unused(made, files_among(texts), supply)
+    return supply.first(windows)
 
 
 def _text_notes(supply: Supply, drawn: Sequence[TokenWindows], windows: int, own_text: bool) -> list[str]:
@@ -253,11 +251,13 @@ def write_report(record: ValidationRecord, artifact: Path | str, page: Path) -> 
     write_bytes(page, render(None if made is None else made.plan, made, record).encode())
 
 
-def _check_unused(made: QuantRecord, texts: Sequence[Path], drawn: Sequence[TokenWindows]) -> None:
-    """Text that the artifact was fitted to cannot judge it: neither the same file, nor the same windows."""
+def _check_unused(made: QuantRecord, texts: Sequence[Path], supply: Supply) -> None:
+    """Text that the artifact was fitted to cannot judge it: neither the same file, nor a copy of it, from which the
+    windows of the calibration come out again.
+    """
     fitted = {Path(name).resolve() for name in made.calibration.source}
-    used = [str(path) for path in texts if path.resolve() in fitted]
-    used += [windows.name for windows in drawn if windows.sha256 == made.calibration_sha256]
+    used = [path for path in texts if path.resolve() in fitted]
+    used += [path for path in texts if not used and supply.calibrated(path, made) == made.calibration_sha256]
     if used:
         raise UsageError(f"`{used[0]}` is the artifact's calibration text", hint="judge on a text that was not used")
 

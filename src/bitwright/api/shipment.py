@@ -21,7 +21,7 @@ from bitwright.api.preflight import is_made, preflight, refuse_full_disk
 from bitwright.api.proof import LENGTH, WINDOWS, files_of, validate
 from bitwright.api.service import QUESTION, chat, locate, serve
 from bitwright.api.speed import measure_speed, remove_twin
-from bitwright.api.texts import SELF_SEED_OFFSET, SELF_TEMPERATURE, NamedText, files_among, named_texts
+from bitwright.api.texts import SEED, SELF_SEED_OFFSET, SELF_TEMPERATURE, NamedText, files_among, named_texts
 from bitwright.core.atomic import write_bytes
 from bitwright.core.device_request import CPU
 from bitwright.core.documents import read_document, write_document
@@ -50,7 +50,7 @@ class EvaluationText:
     files: tuple[Path | str, ...] = ()
     windows: int = WINDOWS
     length: int = LENGTH
-    seed: int = 0
+    seed: int = SEED
 
 
 def ship(

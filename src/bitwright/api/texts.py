@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 from bitwright.api.models import adapter_folder, model_folder
 from bitwright.core.errors import InputError, UsageError
 from bitwright.core.protocols import SILENT, Progress, WeightSource
+from bitwright.core.records import QuantRecord
 
 if TYPE_CHECKING:
     from bitwright.calibration.corpora import TokenWindows
 
 SELF = "self"
 SELF_SEED_OFFSET = 1000  # evaluation text is never sampled with a seed that calibration is likely to use
+SEED = 1  # windows from all of a text; 0 takes them in order from its start
 SELF_TEMPERATURE = 0.8  # the usual default of engines: judged on what the model writes when it is used
 
 
@@ -90,6 +92,18 @@ class Supply:
         """The first windows of every text. Raises `InputError` where a text does not fill one."""
         found = (self.windows(index, 0, windows) for index in range(len(self.texts)))
         return [text for text in found if text is not None]
+
+    def calibrated(self, path: Path, made: QuantRecord) -> str:
+        """The hash of the windows that the calibration of `made` would have drawn from a text; empty where the text
+        is too short for one.
+        """
+        from bitwright.calibration.corpora import windows_from_files
+
+        asked = made.calibration
+        try:
+            return windows_from_files([str(path)], self.folder, asked.samples, asked.length, asked.seed).sha256
+        except InputError:
+            return ""
 
     def most(self, windows: int) -> int:
         """How many windows the longest text has, at most `windows`."""

@@ -2,8 +2,8 @@
 
 A window is `length` consecutive tokens. With seed 0 windows are taken from the start of the text in order, which is
 what llama-imatrix and most harnesses do, so that figures can be compared; any other seed draws distinct windows.
-Text files are read whole, and tokenized as far as windows from the start need it; JSONL lines hold `text`, or
-`messages` that go through the model's chat template.
+Text files are read whole, and tokenized as far as windows from the start need it, or in pieces; JSONL lines hold
+`text`, or `messages` that go through the model's chat template.
 
 Not here: text sampled from the model itself (selftext.py).
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from bitwright.core.errors import InputError, UsageError, from_os_error
 
 HUB_PREFIX = "hub:"
 CHARACTERS_PER_TOKEN = 4  # of English; where a token holds more, twice as much text is read
+PIECE = 1 << 20  # characters of a text that is tokenized whole
 CUT_TOKENS = 256  # a cut changes tokens of the word that it parts, and at most those of its neighbours
 
 
@@ -53,8 +54,8 @@ def windows_from_files(
     tokenizer = load_tokenizer(tokenizer_folder)
     ids: list[int] = []
     for path in paths:
-        wanted = None if seed else samples * length - len(ids)
-        ids += _first_tokens(tokenizer, _read_text(path, tokenizer), wanted)
+        text = _read_text(path, tokenizer)
+        ids += _all_tokens(tokenizer, text) if seed else _first_tokens(tokenizer, text, samples * length - len(ids))
     available = len(ids) // length
     if available < 1:
         raise InputError(
@@ -69,22 +70,37 @@ def windows_from_files(
     return make_windows(", ".join(Path(path).name for path in paths), windows)
 
 
-def _first_tokens(tokenizer: Any, text: str, wanted: int | None) -> list[int]:
-    """At least the first `wanted` token ids of a text, or all.
+def _first_tokens(tokenizer: Any, text: str, wanted: int) -> list[int]:
+    """At least the first `wanted` token ids of a text, or all that it has.
 
     A tokenizer takes some 300 bytes a token while it works, so no more than is needed is given to it: a beginning of
     the text, doubled until it holds enough. The tokens at its end, which the cut may have changed, are left out.
     """
-    if wanted is not None and wanted <= 0:
+    if wanted <= 0:
         return []
-    size = len(text) if wanted is None else CHARACTERS_PER_TOKEN * (wanted + CUT_TOKENS)
+    size = CHARACTERS_PER_TOKEN * (wanted + CUT_TOKENS)
     while size < len(text):
-        ids: list[int] = tokenizer.encode(text[:size], add_special_tokens=False, verbose=False)
-        if len(ids) >= (wanted or 0) + CUT_TOKENS:
+        ids = _tokens(tokenizer, text[:size])
+        if len(ids) >= wanted + CUT_TOKENS:
             return ids[:-CUT_TOKENS]
         size *= 2
-    whole: list[int] = tokenizer.encode(text, add_special_tokens=False, verbose=False)
-    return whole
+    return _tokens(tokenizer, text)
+
+
+def _all_tokens(tokenizer: Any, text: str) -> Iterator[int]:
+    """Every token id of a text, a piece at a time for the same reason. Pieces end with a line, where tokenizers part
+    the text anyway."""
+    start = 0
+    while start < len(text):
+        stop = text.rfind("\n", start, start + PIECE) + 1 if start + PIECE < len(text) else len(text)
+        stop = stop or start + PIECE
+        yield from _tokens(tokenizer, text[start:stop])
+        start = stop
+
+
+def _tokens(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False, verbose=False)
+    return ids
 
 
 def check_counts(samples: int, length: int) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from bitwright import api
 from bitwright.api.proof import LENGTH, WINDOWS
+from bitwright.api.texts import SEED
 from bitwright.cli import options, render
 from bitwright.cli.comparing import print_comparison
 from bitwright.cli.progress import progress
@@ -31,7 +32,7 @@ def run(
     text: options.Text = None,
     windows: options.Windows = WINDOWS,
     length: options.Length = LENGTH,
-    seed: options.Seed = 0,
+    seed: options.JudgingSeed = SEED,
     use_case: options.UseCase = "chat",
     profile: options.Profile = None,
     reference_cache: options.ReferenceCache = None,

@@ -8,6 +8,7 @@ import typer
 
 from bitwright import api
 from bitwright.api.examination import LENGTH, WINDOWS
+from bitwright.api.texts import SEED
 from bitwright.cli import options, render
 from bitwright.cli.progress import progress
 from bitwright.cli.screen import Screen, screen
@@ -39,7 +40,7 @@ def run(
     text: options.Text = None,
     windows: options.Windows = WINDOWS,
     length: options.Length = LENGTH,
-    seed: options.Seed = 0,
+    seed: options.JudgingSeed = SEED,
     explain: Explain = False,
     out: options.OutFile = None,
     json: options.Json = False,

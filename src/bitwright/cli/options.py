@@ -204,6 +204,12 @@ Device = Annotated[
 Samples = Annotated[int, typer.Option("--samples", metavar="N", min=1, help="Calibration windows.")]
 Length = Annotated[int, typer.Option("--length", metavar="N", min=8, help="Tokens in a window.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of sampled text and chosen windows.")]
+JudgingSeed = Annotated[
+    int,
+    typer.Option(
+        "--seed", metavar="N", min=0, help="Seed of sampled text and of windows; 0 takes them in order from the start."
+    ),
+]
 Force = Annotated[
     bool,
     typer.Option(

@@ -17,6 +17,7 @@ from bitwright.api.preflight import is_made, preflight
 from bitwright.api.proof import LENGTH, WINDOWS
 from bitwright.api.service import why_not_served
 from bitwright.api.shipment import EvaluationText, check_judging
+from bitwright.api.texts import SEED
 from bitwright.cli import options, render
 from bitwright.cli.announce import announce
 from bitwright.cli.given import given_plan
@@ -80,7 +81,7 @@ def run(
     """From a checkpoint to a served model: plan, quantize, validate, measure, report, serve."""
     bars = progress(quiet)
     check_device(device)
-    judged = EvaluationText(files=tuple(text or ()), windows=windows, length=window_length, seed=seed)
+    judged = EvaluationText(files=tuple(text or ()), windows=windows, length=window_length, seed=seed + SEED)
     made = given_plan(plan, command) if plan is not None else _planned(command, bars)
     check_judging(made.calibration, judged)
     size = target_bytes(target_size, target_bpw, made.model.parameters) if target_size or target_bpw else None

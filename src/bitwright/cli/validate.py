@@ -9,6 +9,7 @@ import typer
 from bitwright import api
 from bitwright.api.behaviour import LONG_TOKENS, Behaviour
 from bitwright.api.proof import LENGTH, WINDOWS, UntilDecided
+from bitwright.api.texts import SEED
 from bitwright.cli import options, render
 from bitwright.cli.parsing import seconds_of
 from bitwright.cli.progress import progress
@@ -33,7 +34,7 @@ def run(
     text: options.Text = None,
     windows: options.Windows = WINDOWS,
     length: options.Length = LENGTH,
-    seed: options.Seed = 0,
+    seed: options.JudgingSeed = SEED,
     use_case: options.UseCase = "chat",
     profile: options.Profile = None,
     until_decided: options.UntilDecided = False,

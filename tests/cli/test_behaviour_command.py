@@ -33,3 +33,9 @@ def test_more_prompts_than_windows_and_too_long_texts_are_refused(
     assert (many.code, endless.code) == (2, 2)
     assert "4 windows" in many.errors[0]
     assert "--long-tokens 224" in endless.hints[0]
+
+
+def test_a_server_that_is_not_there_is_said_at_once(run: Run, tiny: Path, artifact: Path) -> None:
+    answer = run("validate", artifact, "--reference", tiny, "--through", "http://127.0.0.1:9")
+    assert answer.code == 3
+    assert "cannot be reached" in answer.errors[0]

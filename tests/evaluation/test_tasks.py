@@ -49,9 +49,9 @@ harness = pytest.mark.skipif(importlib.util.find_spec(HARNESS) is None, reason="
 def test_a_missing_harness_is_said_before_anything_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(EnvironmentFault, match="lm-eval") as error:
-        Behaviour(tasks=("arc_easy",)).check()
+        Behaviour(tasks=("arc_easy",)).check("gguf")
     assert error.value.hint == "pip install 'bitwright[tasks]'"
-    Behaviour().check()
+    Behaviour().check("gguf")
 
 
 def test_the_tasks_that_ship_are_whole() -> None:
@@ -72,11 +72,11 @@ def test_unknown_tasks_and_broken_files_are_refused(tmp_path: Path) -> None:
     broken.write_text("task: [")
     nameless.write_text("output_type: generate_until")
     with pytest.raises(UsageError, match="arc_eazy") as error:
-        Behaviour(tasks=("arc_eazy",)).check()
+        Behaviour(tasks=("arc_eazy",)).check("gguf")
     assert "arc_easy" in str(error.value.hint)
     for path in (broken, nameless, tmp_path / "absent.yaml"):
         with pytest.raises(InputError, match=path.name):
-            Behaviour(tasks=(str(path),)).check()
+            Behaviour(tasks=(str(path),)).check("gguf")
 
 
 @pytest.fixture(scope="module")

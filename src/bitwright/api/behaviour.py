@@ -1,4 +1,4 @@
-"""What an artifact does beside its original: answers to tasks, long texts."""
+"""What an artifact does beside its original: answers to tasks, long texts, the engine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bitwright.core.errors import EnvironmentFault, UsageError
 
 if TYPE_CHECKING:
     from bitwright.calibration.corpora import TokenWindows
-    from bitwright.core.plan import ModelFacts
+    from bitwright.core.plan import ArtifactFormat, ModelFacts
     from bitwright.core.protocols import Progress, WeightSource
     from bitwright.core.records import ValidationRecord
     from bitwright.facts.behaviour import BehaviourLimits
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 HARNESS = "lm_eval"
 LONG_TOKENS = 512
+AUTO = "auto"  # an engine that is started for the check
 TEMPERATURE = 0.8  # the usual default of engines
 
 
@@ -29,17 +30,36 @@ class Behaviour:
 
     `tasks` are names or YAML files of lm-evaluation-harness, of which `task_limit` items each are asked, else all.
     `long_prompts` beginnings of windows are continued, greedily and sampled, by `long_tokens` at most.
+    `through` is the address of a server that serves the artifact, or `auto`, which starts one; `api_key` is its key.
     """
 
     tasks: tuple[str, ...] = ()
     task_limit: int | None = None
     long_prompts: int | None = None
     long_tokens: int = LONG_TOKENS
+    through: str | None = None
+    api_key: str | None = None
 
-    def check(self) -> None:
-        """Refuse before anything long begins: the harness is missing, a file is broken, a name is unknown."""
-        if not self.tasks:
-            return
+    def check(self, kind: ArtifactFormat) -> None:
+        """Refuse before anything long begins: the harness is missing, a file is broken, a name is unknown, nobody
+        answers at an address, no engine here serves an artifact of this kind."""
+        if self.through:
+            self._check_engine(kind)
+        if self.tasks:
+            self._check_tasks()
+
+    def _check_engine(self, kind: ArtifactFormat) -> None:
+        from bitwright.api.service import why_not_served
+        from bitwright.engines.logprobs import Listener
+
+        assert self.through is not None
+        if self.through != AUTO:
+            with Listener(self.through, api_key=self.api_key) as listener:
+                listener.listen(listener.server().model, [[0]], new_tokens=1, top=1)
+        elif (missing := why_not_served(kind)) is not None:
+            raise EnvironmentFault(missing, hint="give --through the address of a server elsewhere")
+
+    def _check_tasks(self) -> None:
         if importlib.util.find_spec(HARNESS) is None:
             raise EnvironmentFault(
                 "the package `lm-eval` is not installed, which tasks are run with",
@@ -68,7 +88,7 @@ class Behaviour:
         """As the command line says it."""
         return {
             "--task": self.tasks, "--task-limit": self.task_limit if self.tasks else None, "--long": self.long_prompts,
-            "--long-tokens": self.long_tokens if self.long_prompts else None,
+            "--long-tokens": self.long_tokens if self.long_prompts else None, "--through": self.through,
         }  # fmt: skip
 
 
@@ -83,6 +103,7 @@ def add_behaviour(
     limits: Thresholds,
     windows: Sequence[TokenWindows],
     folder: Path,
+    place: Path,
     seed: int,
     progress: Progress,
 ) -> ValidationRecord:
@@ -95,6 +116,14 @@ def add_behaviour(
         record = _add_tasks(record, models, asked, row, folder, seed, progress)
     if asked.long_prompts:
         record = _add_long(record, models, asked, row, windows, folder, seed, progress)
+    if asked.through:
+        from bitwright.api.engine import check_engine
+        from bitwright.evaluation.behaviour import with_engine
+
+        check = check_engine(
+            asked.through, place, models, windows, folder, limit=row.engine_kl, api_key=asked.api_key, progress=progress
+        )
+        record = with_engine(record, check, row)
     return record
 
 

@@ -91,9 +91,9 @@ def validate(
     from bitwright.formats.sniff import open_source
 
     check_device(device)
-    behaviour.check()
-    limits = thresholds(use_case) if profile is None else read_profile(profile, use_case)
     place, kind = locate(Path(artifact))
+    behaviour.check(kind)
+    limits = thresholds(use_case) if profile is None else read_profile(profile, use_case)
     asked = supply_of(reference, lora=lora, texts=texts, length=length, seed=seed, progress=progress)
     check_apart(place, asked.folder)
     folder, original, decoded = asked.folder, asked.original, open_source(place)
@@ -117,7 +117,7 @@ def validate(
         cache=reference_cache_of(reference_cache, original.facts.fingerprint),
         floors=lambda tokens: floors_of(original, tokens, devices=devices_of(device), progress=progress),
     )
-    record = add_behaviour(record, original, decoded, behaviour, limits, drawn, folder, seed, progress)
+    record = add_behaviour(record, original, decoded, behaviour, limits, drawn, folder, place, seed, progress)
     notes = _text_notes(supply, drawn, windows, bool(texts))
     return _finished(_completed(record, original.facts, place, kind, seed), place, kind, notes, progress)
 

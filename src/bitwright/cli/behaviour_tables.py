@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bitwright.cli.screen import Screen
-from bitwright.core.behaviour import LongOutput
+from bitwright.core.behaviour import EngineCheck, LongOutput
 from bitwright.core.records import ValidationRecord
 
 
 def print_behaviour(page: Screen, record: ValidationRecord) -> None:
-    """What was measured of tasks and long texts."""
+    """What was measured of tasks, long texts, and the engine."""
     if record.tasks:
         page.table(
             ("task", "metric", "items", "original", "artifact", "lost", "won", "p"),
@@ -30,6 +30,8 @@ def print_behaviour(page: Screen, record: ValidationRecord) -> None:
         )
     if record.long_output:
         _long_output(page, record.long_output)
+    if record.engine is not None:
+        _engine(page, record.engine)
 
 
 def _long_output(page: Screen, results: Sequence[LongOutput]) -> None:
@@ -53,3 +55,12 @@ def _long_output(page: Screen, results: Sequence[LongOutput]) -> None:
             for result in results
         ],
     )
+
+
+def _engine(page: Screen, check: EngineCheck) -> None:
+    """How far the engine departs, and who is suspected."""
+    page.line(
+        f"{check.engine} at {check.url}: KL {check.kl_engine.value:.2g} from the decoded artifact, which is "
+        f"{check.kl_decoded.value:.2g} from the original; same top token {check.top1_agreement.value:.1%}"
+    )
+    page.table(("suspect", "", "evidence"), [(one.name, one.finding, one.evidence) for one in check.suspects])

@@ -281,6 +281,20 @@ Long = Annotated[
 LongTokens = Annotated[
     int, typer.Option("--long-tokens", metavar="N", min=32, help="Most tokens of a long text, then.")
 ]
+Through = Annotated[
+    str | None,
+    typer.Option(
+        "--through",
+        metavar="URL|auto",
+        help="Ask the running engine too, or one that is started for this; with its flags.",
+    ),
+]
+ServersKey = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key", metavar="KEY", envvar="BITWRIGHT_API_KEY", show_envvar=True, help="Of the server at --through."
+    ),
+]
 
 Host = Annotated[str, typer.Option("--host", metavar="HOST", help="Address to listen on.")]
 Port = Annotated[

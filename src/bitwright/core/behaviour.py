@@ -1,9 +1,12 @@
-"""What a model does, beside what it predicts: answers to tasks, long texts.
+"""What a model does, beside what it predicts: answers to tasks, long texts, and what the engine says
+that serves it.
 
 Fields of `ValidationRecord`; each is absent where it was not measured.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 from bitwright.core.documents import Record
 from bitwright.core.estimate import Estimate
@@ -64,3 +67,35 @@ class LongOutput(Record, frozen=True, kw_only=True):
     loop_rise: Estimate  # of the rates, paired by prompt
     end_drop: Estimate
     invalid_rise: Estimate
+
+
+class Suspect(Record, frozen=True, kw_only=True):
+    """What may make an engine answer otherwise than its artifact does, and what a test of it said."""
+
+    name: str  # chat template, tokenizer, rope, KV cache, weights
+    finding: Literal["found", "suspected", "cleared", "not tested"]
+    evidence: str
+
+
+class EngineCheck(Record, frozen=True, kw_only=True):
+    """A running engine's most probable tokens against the decoded artifact and the original, on the same token ids.
+
+    KL is of the engine's `top` tokens and all others as one: less than that of the whole vocabulary. The prompt is the
+    unit of intervals.
+    """
+
+    engine: str
+    url: str
+    model: str
+    settings: dict[str, str]
+    prompts: int
+    positions: int
+    top: int
+    kl_engine: Estimate  # from the decoded artifact to the engine
+    kl_decoded: Estimate  # from the original to the decoded artifact: what the weights do
+    kl_served: Estimate  # from the original to the engine
+    top1_agreement: Estimate  # of decoded artifact and engine
+    kl_first: Estimate  # from the decoded artifact to the engine behind prompts of one token
+    suspects: tuple[Suspect, ...]
+    allowed: float | None = None  # of kl_engine: the limit, or twice the floor where that is more
+    kl_rounding: Estimate | None = None  # the floor: from the decoded artifact to itself with inputs of 8 bits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from bitwright.core.behaviour import LongOutput, TaskResult
+from bitwright.core.behaviour import EngineCheck, LongOutput, TaskResult
 from bitwright.core.carried import Carried
 from bitwright.core.documents import Document, Record
 from bitwright.core.estimate import Estimate as Estimate  # part of every record: one door for both
@@ -239,6 +239,7 @@ class ValidationRecord(Document, frozen=True, kw_only=True):
     tasks: tuple[TaskResult, ...] = ()
     long_output: tuple[LongOutput, ...] = ()
     findings: tuple[Diagnosis, ...] = ()  # about settings and what lies beside the decoder; `doctor` looks further
+    engine: EngineCheck | None = None
 
 
 class SpeedPoint(Record, frozen=True, kw_only=True):

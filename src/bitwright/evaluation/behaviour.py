@@ -1,7 +1,7 @@
 """Gates on what an artifact does, and the record that holds them beside those on what it predicts.
 
 The first metric of a task is gated, as its author lists them; the others are shown. Not here: how they were measured
-(tasks/, long_output.py), the limits (facts).
+(tasks/, long_output.py, engine_check.py), the limits (facts).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from bitwright.core.behaviour import LongOutput, TaskResult
+from bitwright.core.behaviour import EngineCheck, LongOutput, Suspect, TaskResult
 from bitwright.core.estimate import Estimate
 from bitwright.core.records import Gate, ValidationRecord
 from bitwright.evaluation.stats import windows_to_decide
@@ -19,6 +19,7 @@ from bitwright.evaluation.verdict import judge, overall
 from bitwright.facts.behaviour import LIMITS, BehaviourLimits
 
 SIGNIFICANT = 0.05
+READINGS = {"chat template": "engine_template", "tokenizer": "engine_tokenizer"}  # suspects, and their gates
 OFTEN = 0.2  # a share of the original's texts that loop, from which on it is worth a word
 
 
@@ -43,6 +44,36 @@ def with_long_output(
     return msgspec.structs.replace(
         with_gates(record, gates, long_notes(results, gates)), long_output=(*record.long_output, *results)
     )
+
+
+def with_engine(record: ValidationRecord, check: EngineCheck, limits: BehaviourLimits) -> ValidationRecord:
+    """The same with the engine that serves: a gate on its predictions, and one on each reading that is another."""
+    limits = msgspec.structs.replace(limits, engine_kl=max(limits.engine_kl, check.allowed or 0.0))
+    gates = [_gate("engine_kl", check.kl_engine, limits, where=check.engine, count=check.prompts)]
+    gates += [_found_gate(check, suspect) for suspect in check.suspects if suspect.name in READINGS]
+    gates = [gate for gate in gates if gate.measure == "engine_kl" or gate.verdict == "FAIL"]
+    record = with_gates(record, gates, engine_notes(check, gates))
+    return msgspec.structs.replace(record, engine=check)
+
+
+def engine_notes(check: EngineCheck, gates: Sequence[Gate]) -> list[str]:
+    """Where something does not pass: the suspects, in the order in which they are to be looked at."""
+    notes = _doubts(gates, {check.engine: check.prompts}, "prompts")
+    if all(gate.verdict == "PASS" for gate in gates):
+        return notes
+    order = {"found": 0, "suspected": 1, "not tested": 2, "cleared": 3}
+    suspects = sorted(check.suspects, key=lambda suspect: order[suspect.finding])
+    listing = "; ".join(f"{one.name} {one.finding}: {one.evidence}" for one in suspects)
+    return [*notes, f"{check.engine} answers otherwise than the artifact that it serves. {listing}"]
+
+
+def _found_gate(check: EngineCheck, suspect: Suspect) -> Gate:
+    """The gate that appears only when it fails: the engine reads text or chats otherwise than the original."""
+    count = float(suspect.finding == "found")
+    return Gate(
+        measure=READINGS[suspect.name], limit=0.0, estimate=Estimate(value=count, low=count, high=count),
+        verdict="FAIL" if count else "PASS", source="other tokens are another prompt", text=check.engine,
+    )  # fmt: skip
 
 
 def with_gates(record: ValidationRecord, gates: Sequence[Gate], notes: Sequence[str]) -> ValidationRecord:

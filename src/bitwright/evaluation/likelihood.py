@@ -58,7 +58,7 @@ def log_likelihoods(
         by_inputs.setdefault(request.inputs(most), []).append(index)
     found: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
     for part in _passes(sorted(by_inputs, key=len), hidden_bytes=_hidden_bytes(model)):
-        for inputs, hidden_TH in zip(part, _walk(model, part, progress), strict=True):
+        for inputs, hidden_TH in zip(part, walk(model, part, progress), strict=True):
             for index in by_inputs[inputs]:
                 found[index] = _score(model, hidden_TH, requests[index].answer[-len(inputs) :])
     return found
@@ -94,8 +94,9 @@ def _batches(sequences: list[tuple[int, ...]]) -> list[torch.Tensor]:
     ]
 
 
-def _walk(model: Forward, sequences: list[tuple[int, ...]], progress: Progress) -> list[torch.Tensor]:
-    """Residual streams [T, H] after the last block, padding cut off."""
+def walk(model: Forward, sequences: list[tuple[int, ...]], progress: Progress) -> list[torch.Tensor]:
+    """Residual streams [T, H] of all sequences after the last block, padding cut off. Sequences of like length stand
+    together, so that little is padded."""
     streams = [model.embed(tokens_ST) for tokens_ST in _batches(sequences)]
     progress.start("answering", model.layers, "blocks")
     try:

@@ -20,6 +20,7 @@ LIMITS = {  # what a profile may set, and the field that says where the limit co
     "loop_rate": "long_source",
     "length_inflation": "long_source",
     "invalid_rate": "long_source",
+    "engine_kl": "engine_source",
 }
 
 
@@ -34,6 +35,8 @@ class BehaviourLimits(Record, frozen=True, kw_only=True):
     length_inflation: float
     invalid_rate: float
     long_source: str
+    engine_kl: float
+    engine_source: str
 
 
 def behaviour_limits(profile: Thresholds) -> BehaviourLimits:

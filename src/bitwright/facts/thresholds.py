@@ -42,6 +42,7 @@ class Thresholds(Record, frozen=True, kw_only=True):
     loop_rate: float | None = None
     length_inflation: float | None = None
     invalid_rate: float | None = None
+    engine_kl: float | None = None
     name: str = ""  # of a profile
     flips_source: str = ""  # where that limit has another source
 

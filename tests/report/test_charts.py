@@ -81,3 +81,10 @@ def test_the_gauge_shows_the_limit_on_its_side_of_the_interval():
 )
 def test_ticks_are_short(value, text):
     assert number(value) == text
+
+
+def test_no_name_lies_over_the_ticks():
+    marks = (Point(x=1.01, y=0.2, tip="a", label="W4A16 g128 sym, fp8 cache"), Point(x=3, y=0.01, tip="b"))
+    svg = chart([Series(name="a", points=marks, joined=False)], title="t", x_label="x", y_label="y", log_y=True)
+    name = next(text for text in ElementTree.fromstring(svg).iter("text") if text.get("class") == "value")
+    assert (name.get("text-anchor"), float(name.get("x")) >= 72) == ("start", True)

@@ -127,7 +127,7 @@ def chart(
     body += [_series(one, index % COLOURS, x, y) for index, one in coloured]
     marks = [(x(point.x), y(point.y)) for point in points]
     taken = [] if limit is None else limit_boxes(limit[0], right=x.stop, y=y(limit[1]))
-    body += place_labels([point.label for point in points], marks, right=x.stop, bottom=y.start, taken=taken)
+    body += place_labels([point.label for point in points], marks, left=LEFT, right=x.stop, bottom=y.start, taken=taken)
     named = [(index % COLOURS, one) for index, one in enumerate(drawn) if one.name and one.points]
     return _svg(body, title=title, width=width, height=HEIGHT) + (_legend(named) if len(named) > 1 else Markup(""))
 

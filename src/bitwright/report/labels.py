@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 CHARACTER, ASCENT, DESCENT = 7.8, 11.0, 3.0
-BETWEEN = 5.0  # two names, at least
+BETWEEN = 5.0  # two names, at least, along a line
 MARK = 6.0  # half the room of a mark
 PLACES = (  # along, down, anchor
     (9, -7, "start"), (-9, -7, "end"), (9, 15, "start"), (-9, 15, "end"), (0, -11, "middle"), (0, 20, "middle"),
@@ -38,6 +38,7 @@ def place_labels(
     *,
     right: float,
     bottom: float,
+    left: float = 0.0,
     taken: Sequence[Box] = (),
 ) -> list[Markup]:
     """SVG texts for the marks that have a label, within the sheet."""
@@ -46,9 +47,9 @@ def place_labels(
     for label, (x, y) in zip(labels, marks, strict=True):
         for along, down, anchor in PLACES if label else ():
             covered = box(label, x + along, y + down, anchor)
-            inside = covered[0] >= 0 and covered[1] >= 0 and covered[2] <= right and covered[3] <= bottom
+            inside = covered[0] >= left and covered[1] >= 0 and covered[2] <= right and covered[3] <= bottom
             if inside and not any(_cross(covered, other) for other in held):
-                held.append(covered)
+                held.append((covered[0] - BETWEEN, covered[1], covered[2] + BETWEEN, covered[3]))
                 text = Markup('<text class="value" x="{}" y="{}" text-anchor="{}">{}</text>')
                 texts.append(text.format(round(x + along, 1), round(y + down, 1), anchor, label))
                 break
@@ -56,4 +57,4 @@ def place_labels(
 
 
 def _cross(one: Box, other: Box) -> bool:
-    return one[0] - BETWEEN < other[2] and other[0] < one[2] + BETWEEN and one[1] < other[3] and other[1] < one[3]
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

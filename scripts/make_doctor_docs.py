@@ -34,8 +34,21 @@ Three things are held against the original:
   original, a transposed block, lost bytes. Scales that AWQ or SmoothQuant folded into norms and projections are undone
   first.
 - **Activations** on a little text, block by block (`--explain`): error of the residual stream, KL through the head, and
-  channels far louder than the others. With `--explain` a backward pass also says which matrices would gain most by more
-  bits, what that costs in bytes and what it saves, to second order, errors of columns taken as unrelated.
+  channels far louder than the others.
+
+With `--explain` it also says which matrices to keep in more bits, what that costs in bytes and what it saves in KL. A
+backward pass ranks them, to second order, errors of columns taken as unrelated; the first eight are then tried: the
+artifact is walked again with each of them nearer to the original, and with all that helped. What is said to be saved
+was measured so on the given text, with a 95 % interval from its windows; the prediction stands beside it and is no
+measure (without calibration it was up to 9 times off in Q3_K_M, and in Q2_K 0.13 nats were said of a matrix that saved
+nothing; of GPTQ, whose errors cancel, it says two to three times too much). The usual 4 × 64 tokens give wide
+intervals: for a decision take `--windows 16 --length 128`. On `wide` in Q3_K_M, 0.87 nats from its original:
+
+| in 8 bits | predicted | tried, 16 × 128 tokens | quantized again and validated, the first 12 of these windows |
+|---|---|---|---|
+| `layers.18.self_attn.v_proj`, 96 KiB | 0.018 | 0.0202 [0.012, 0.029] | 0.0202 |
+| `layers.23.self_attn.v_proj`, 96 KiB | 0.012 | 0.0056 [0.002, 0.009] | 0.0059 |
+| `layers.20.self_attn.v_proj`, 96 KiB | 0.010 | 0.0077 [0.002, 0.013] | 0.0064 |
 
 A vision-language model has three paths, and text goes through one: its tower and projector get rows of their own in the
 table (`part`: tensors, how many are broken, fewest bits, the largest error and where), which is shown without

@@ -26,7 +26,12 @@ def test_a_sound_artifact_is_healthy(run: Run, artifact: Path, tiny: Path, judge
     assert not record["findings"]
     assert len(record["layers"]) == 3
     assert record["advice"]
-    assert all(row["kl"] >= 0 and row["bytes"] > 0 for row in record["advice"])
+    for row in record["advice"]:
+        assert row["kl"]["low"] <= row["kl"]["value"] <= row["kl"]["high"]
+        assert (row["to"], row["option"]) == ("floats", f"--keep {row['tensor']}")
+        assert row["bytes"] > 0
+    assert record["advised"]["bytes"] == sum(row["bytes"] for row in record["advice"])
+    assert f"--keep {record['advice'][0]['tensor']}" in done.out
 
 
 def test_what_breaks_it_is_named_with_its_fix(

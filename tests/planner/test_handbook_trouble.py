@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import typer
 
 from bitwright.cli.app import app
 from bitwright.core.documents import Record
@@ -23,8 +24,8 @@ from bitwright.planner.lint.run import lint
 FILE = Path(__file__).parent / "handbook_trouble.toml"
 GATES = {"settings", "weights", "vision", *Thresholds.__struct_fields__}
 TABLES = {"guide §08": 5, "guide §11": 9, "article": 4, "framework": 7, "production guide": 5}  # rows that were read
-COMMAND = re.compile(r"bitwright (\w+)")
-COMMANDS = {command.callback.__name__ for command in app.registered_commands if command.callback}
+SAID = re.compile(r"bitwright (\w+)([^:;)]*)")
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 LINE = re.compile(r"--line '(\w+[ -][^']+)'")
 
 
@@ -90,7 +91,9 @@ def test_a_row_is_found(row: SymptomRow) -> None:
     assert {*row.gates} <= GATES
     assert {*row.lint} <= {*lint_rules()}  # each is planted in tests/planner/lint
     assert row.shown or row.measure
-    assert {*COMMAND.findall(row.measure + row.fix)} <= COMMANDS
+    for command, words in SAID.findall(row.measure + row.fix):
+        flags = {flag for option in COMMANDS[command].params for flag in option.opts}
+        assert {*re.findall(r"--[\w-]+", re.sub("'[^']*'", "", words))} <= flags
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS.values() if LINE.search(row.measure)], ids=lambda row: row.id)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bitwright.api.advice import advice_for
 from bitwright.api.proof import check_apart
 from bitwright.api.service import locate
 from bitwright.api.settings import settings_of
 from bitwright.api.texts import SEED, supply_of
-from bitwright.core.diagnosis import Advice, DoctorRecord, OutlierChannels, PartCheck
+from bitwright.core.diagnosis import Advice, Advised, DoctorRecord, OutlierChannels, PartCheck
 from bitwright.core.errors import BitwrightError, InputError, UnsupportedError
 from bitwright.core.findings import Diagnosis
+from bitwright.core.plan import ArtifactFormat
 from bitwright.core.protocols import SILENT, Progress, RoundsInputs, WeightSource
 from bitwright.core.provenance import provenance
 from bitwright.core.records import LayerError
@@ -25,11 +28,19 @@ if TYPE_CHECKING:
     from bitwright.tensors.qtensor import QTensor
 
 WINDOWS, LENGTH = 4, 64
-ADVISED = 8  # matrices
-EIGHT_BITS = 8.5  # with scales
 ATTENTION = "self_attn"
 UNSEEN = "activations were not compared: {}"
 DECODER_ALONE = "the artifact holds the decoder alone: vision tower and projector are in another file, not looked at"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """What both models did on the text."""
+
+    layers: tuple[LayerError, ...] = ()
+    outliers: tuple[OutlierChannels, ...] = ()
+    advice: tuple[Advice, ...] = ()
+    advised: Advised | None = None
 
 
 def doctor(
@@ -60,18 +71,15 @@ def doctor(
     findings, decoded = _opened(place, folder, original, drawn)
     notes: list[str] = []
     parts: list[PartCheck] = []
-    layers: tuple[LayerError, ...] = ()
-    outliers: tuple[OutlierChannels, ...] = ()
-    advice: tuple[Advice, ...] = ()
+    heard = Heard()
     if decoded is not None:
         watched, parts, seen = _weights(place, original, decoded, progress)
         findings += seen
         if original.facts.vision is not None and decoded.facts.vision is None:
             notes.append(DECODER_ALONE)
+        sound = not any(found.severity == "error" for found in findings)
         try:
-            layers, outliers = _walked(original, decoded, drawn[0], progress)
-            if advise and not any(found.severity == "error" for found in findings):
-                advice = _advice(original, watched, drawn[0], progress)
+            heard = _heard(original, decoded, drawn[0], progress, watched if advise and sound else None, kind)
         except BitwrightError as error:
             notes.append(UNSEEN.format(error.message))
     findings = sorted(findings, key=lambda found: found.severity != "error")
@@ -82,10 +90,11 @@ def doctor(
         findings=tuple(findings),
         tensors=sum(part.tensors for part in parts),
         parts=tuple(parts),
-        layers=layers,
-        outliers=outliers,
-        advice=advice,
-        symptoms=symptoms(findings, _figures(decoded, outliers)),
+        layers=heard.layers,
+        outliers=heard.outliers,
+        advice=heard.advice,
+        advised=heard.advised,
+        symptoms=symptoms(findings, _figures(decoded, heard.outliers)),
         elsewhere=unseen(kind, images=original.facts.vision is not None) if advise else (),
         notes=tuple(notes),
         seconds=time.monotonic() - started,
@@ -150,17 +159,27 @@ def _weights(
     return watched, parts, [*shared_flaws(found, watched, coded, gptq_version(place)), *vision]
 
 
-def _walked(
-    original: WeightSource, decoded: WeightSource, text: TokenWindows, progress: Progress
-) -> tuple[tuple[LayerError, ...], tuple[OutlierChannels, ...]]:
-    """The error after every block, and the reference's loud channels."""
+def _heard(
+    original: WeightSource,
+    decoded: WeightSource,
+    text: TokenWindows,
+    progress: Progress,
+    watched: WeightsWatch | None,
+    kind: ArtifactFormat,
+) -> Heard:
+    """Both models on the text; advice where `watched` is given."""
     from bitwright.evaluation.lockstep import walk_together
     from bitwright.evaluation.loudness import Listening
     from bitwright.modeling.walk import Walker
 
-    heard = Listening(Walker(original))
-    walked = walk_together(heard, Walker(decoded), text.tokens, progress=progress)
-    return walked.layers, tuple(heard.found)
+    walkers = Walker(original), Walker(decoded)
+    listening = Listening(walkers[0])
+    walked = walk_together(listening, walkers[1], text.tokens, progress=progress)
+    heard = Heard(layers=walked.layers, outliers=tuple(listening.found))
+    if watched is None:
+        return heard
+    advice, advised = advice_for(original, watched, walkers, walked, text, kind, progress)
+    return dataclasses.replace(heard, advice=advice, advised=advised)
 
 
 def _figures(decoded: WeightSource | None, outliers: Sequence[OutlierChannels]) -> dict[str, float]:
@@ -177,35 +196,3 @@ def _figures(decoded: WeightSource | None, outliers: Sequence[OutlierChannels]) 
     if isinstance(decoded, RoundsInputs) and any(decoded.input_rounding(module) for module in modules):
         found["loudest"] = max((row.loudest for row in outliers), default=0.0)
     return found
-
-
-def _advice(
-    original: WeightSource, watched: WeightsWatch, text: TokenWindows, progress: Progress
-) -> tuple[Advice, ...]:
-    """The matrices that lose most for the bytes that 8 bits, or floats, would take instead."""
-    import tempfile
-
-    from bitwright.evaluation.weights import bits_of
-    from bitwright.modeling.walk import Walker
-    from bitwright.pipeline.losses import predicted_losses
-    from bitwright.pipeline.sensitivity import take_sensitivities
-
-    with tempfile.TemporaryDirectory() as work:
-        taken = take_sensitivities(Path(work), Walker(original), text.tokens, batch=4, progress=progress)
-        losses = predicted_losses(original.facts, taken, watched.error_of)
-    found = []
-    for tensor in watched.facts.tensors:
-        bits = bits_of(tensor)
-        if tensor.name not in losses or bits >= 2 * EIGHT_BITS - 1:
-            continue
-        few = bits < EIGHT_BITS - 1
-        wanted = (EIGHT_BITS if few else 16) / 8 * tensor.shape[0] * tensor.shape[1]
-        saved = losses[tensor.name] * (1 - 4.0 ** (bits - EIGHT_BITS) if few else 1)
-        found.append(
-            Advice(
-                tensor=tensor.name, bits=bits, to="8 bits" if few else "floats",
-                bytes=int(wanted) - tensor.bytes, kl=saved,
-            )
-        )  # fmt: skip
-    found.sort(key=lambda row: -row.kl / max(row.bytes, 1))
-    return tuple(found[:ADVISED])

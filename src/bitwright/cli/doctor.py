@@ -19,6 +19,7 @@ from bitwright.core.units import format_bytes
 if TYPE_CHECKING:
     from bitwright.core.diagnosis import DoctorRecord
     from bitwright.core.findings import Diagnosis
+    from bitwright.core.records import Estimate
 
 EPILOG = """\b
 Examples:
@@ -134,12 +135,30 @@ def _print_figures(page: Screen, record: DoctorRecord) -> None:
         [(str(row.layer), ", ".join(map(str, row.channels)), f"{row.loudest:.0f}") for row in record.outliers],
     )
     page.table(
-        ("would gain by more bits", "bits", "to", "costs", "saves nats per token"),
-        [(row.tensor, f"{row.bits:.2f}", row.to, format_bytes(row.bytes), f"{row.kl:.2g}") for row in record.advice],
+        ("would gain by more bits", "bits", "to", "costs", "saves nats per token", "predicted"),
+        [
+            (
+                row.tensor,
+                f"{row.bits:.2f}",
+                row.to,
+                format_bytes(row.bytes),
+                _estimate(row.kl),
+                f"{row.predicted:.2g}",
+            )
+            for row in record.advice
+        ],
     )
+    if record.advised is not None:
+        all_of_them = f"{format_bytes(record.advised.bytes)} and save {_estimate(record.advised.kl)}"
+        page.line(f"all of these cost {all_of_them}; make it again with")
+        page.command([word for row in record.advice for word in row.option.split()])
     page.table(
         ("no file shows", "measure so"), [(f"{row.symptom}: {row.because}", row.measure) for row in record.elsewhere]
     )
+
+
+def _estimate(found: Estimate) -> str:
+    return f"{found.value:.2g} [{found.low:.2g}, {found.high:.2g}]"
 
 
 def _figure(value: float | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bitwright.core.documents import Document, Record
 from bitwright.core.findings import Diagnosis
-from bitwright.core.records import LayerError, Provenance
+from bitwright.core.records import Estimate, LayerError, Provenance
 
 
 class OutlierChannels(Record, frozen=True, kw_only=True):
@@ -16,13 +16,22 @@ class OutlierChannels(Record, frozen=True, kw_only=True):
 
 
 class Advice(Record, frozen=True, kw_only=True):
-    """A matrix that would gain by more bits: what that costs, and what it saves in nats per token, to second order."""
+    """A matrix that would gain by more bits: what that costs, and what it saves in nats per token on the given text."""
 
     tensor: str
     bits: float
-    to: str
+    to: str  # a type, or `floats`
+    option: str  # of `quantize`
     bytes: int
-    kl: float
+    kl: Estimate  # measured
+    predicted: float  # to second order, by which it was chosen
+
+
+class Advised(Record, frozen=True, kw_only=True):
+    """All of the advice taken at once."""
+
+    bytes: int
+    kl: Estimate
 
 
 class Symptom(Record, frozen=True, kw_only=True):
@@ -59,6 +68,7 @@ class DoctorRecord(Document, frozen=True, kw_only=True):
     layers: tuple[LayerError, ...] = ()
     outliers: tuple[OutlierChannels, ...] = ()
     advice: tuple[Advice, ...] = ()
+    advised: Advised | None = None
     symptoms: tuple[Symptom, ...] = ()  # that findings or figures point at
     elsewhere: tuple[Symptom, ...] = ()  # that are not looked for here
     notes: tuple[str, ...] = ()

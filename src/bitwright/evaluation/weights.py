@@ -169,6 +169,12 @@ class WeightsWatch:
         error: NDArray[np.float32] = (there / folded - here).numpy()
         return error
 
+    def nearer(self, name: str, share: float) -> torch.Tensor:
+        """A sound matrix [O, I] without `share` of what rounding added to it, in the scales that were folded in."""
+        here, there = self._reference.load(name).float(), self._artifact.load(name).float()
+        scales = self.scales.get(layer_of(name))
+        return torch.lerp(there, here if scales is None else scales.scaled(name, here), share)
+
     def _settle(self) -> None:
         """Compare what is held, once as it stands and once with the scales that were folded in, and let it go."""
         held, self._held = self._held, {}

@@ -3,7 +3,8 @@
 ½ Σ_o r_o Σ_i s_i E_oi² with r and s as in sensitivity.py. Errors of different columns are taken as unrelated, so that
 feedback, which makes them cancel, is not seen: what GPTQ wrote loses less than is said here. Right for ranking.
 
-Not here: the weights of rows and columns (sensitivity.py), which advice follows (api/doctor.py).
+Not here: the weights of rows and columns (sensitivity.py), which advice
+follows (api/advice.py), what that saves in fact (evaluation/gains.py).
 """
 
 from __future__ import annotations

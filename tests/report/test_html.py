@@ -1,14 +1,13 @@
 import re
 import subprocess
 from html.parser import HTMLParser
-from types import SimpleNamespace
 
 import msgspec
 import pytest
 import sample_records as sample
 
-from bitwright.core.behaviour import TaskResult
-from bitwright.core.records import Estimate, Gate, TensorRecord, ValidationRecord
+from bitwright.core.behaviour import EngineCheck, Suspect, TaskResult
+from bitwright.core.records import Estimate, Gate, TensorRecord
 from bitwright.report.html import render, visible
 from bitwright.report.verdict_words import verdict_sentence
 
@@ -154,26 +153,22 @@ def test_long_texts_are_told_where_they_were_written():
     assert "nothing was generated" in Page(whole()).words
 
 
-class WithEngine(ValidationRecord, frozen=True, kw_only=True):
-    engine: SimpleNamespace | None = None
-
-
 def test_the_engine_is_told_where_it_was_asked():
-    check = SimpleNamespace(
+    check = EngineCheck(
         engine="llama.cpp", url="http://127.0.0.1:8080", model="wide", settings={"cache": "q8_0"}, prompts=16,
         positions=512, top=20, kl_engine=sample.around(0.3, 0.1), kl_decoded=sample.around(0.04, 0.1),
         kl_served=sample.around(0.33, 0.1), kl_first=sample.around(0.0002, 0.1),
         top1_agreement=sample.around(0.7, 0.02),
-        suspects=(SimpleNamespace(name="rope", finding="found", evidence="KL 0.0002 behind one token"),),
+        allowed=0.02, kl_rounding=sample.around(0.004, 0.1),
+        suspects=(Suspect(name="rope", finding="found", evidence="KL 0.0002 behind one token"),),
     )  # fmt: skip
     gate = Gate(measure="engine_kl", limit=0.02, estimate=check.kl_engine, verdict="FAIL", source="s", text="llama.cpp")
-    plain = sample.validation("FAIL", gates=(gate,))
-    held = {name: getattr(plain, name) for name in plain.__struct_fields__} | {"engine": check}
-    words = Page(render(sample.plan(), None, WithEngine(**held), None)).words
+    words = Page(render(sample.plan(), None, sample.validation("FAIL", gates=(gate,), engine=check), None)).words
     assert "is not served as it was judged: KL of the engine from the file as decoded on llama.cpp is 0.300" in words
     assert "16 prompts" in words
     assert "with cache q8_0" in words
     assert "the engine from the file as decoded 0.300 (0.270 to 0.330)" in words
+    assert "inputs of 8 bits, the floor 0.00400 (0.00360 to 0.00440)" in words
     assert "rope found KL 0.0002 behind one token" in words
     assert "Other ways to serve it" in words
     assert "In the engine that serves" not in Page(whole()).words

@@ -6,12 +6,11 @@ Not here: tasks, which are one table (template.html.j2), the sections' words (be
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from markupsafe import Markup
 
-from bitwright.core.behaviour import LongOutput
-from bitwright.core.records import ValidationRecord
+from bitwright.core.behaviour import EngineCheck, LongOutput
+from bitwright.core.records import Gate
 from bitwright.report.charts import Point, Series, chart
 from bitwright.report.numbers import share_span, span
 from bitwright.report.rows import Rows, rows_of
@@ -53,16 +52,15 @@ def agreement(results: Sequence[LongOutput]) -> Markup:
     )  # fmt: skip
 
 
-def engine_rows(validation: ValidationRecord, check: Any) -> Rows:
+def engine_rows(check: EngineCheck, gates: Sequence[Gate]) -> Rows:
     """What the engine departs by, between what the weights and what a start without context depart by."""
-    gate = next((gate for gate in validation.gates if gate.measure == "engine_kl"), None)
-    return rows_of(
-        [
-            ("the engine from the file as decoded", check.kl_engine, "s0" if gate is None else gate.verdict.lower()),
-            ("the same behind prompts of one token", check.kl_first, "s7"),
-            ("the file as decoded from the original", check.kl_decoded, "s7"),
-            ("the engine from the original", check.kl_served, "s7"),
-        ],
-        limit=None if gate is None else gate.limit,
-        unit="mean KL, nats per token",
-    )
+    gate = next((gate for gate in gates if gate.measure == "engine_kl"), None)
+    rows = [
+        ("the engine from the file as decoded", check.kl_engine, "s0" if gate is None else gate.verdict.lower()),
+        ("the same behind prompts of one token", check.kl_first, "s7"),
+        ("the file as decoded from the original", check.kl_decoded, "s7"),
+        ("the engine from the original", check.kl_served, "s7"),
+    ]
+    if check.kl_rounding is not None:
+        rows.insert(1, ("the file from itself with inputs of 8 bits, the floor", check.kl_rounding, "s7"))
+    return rows_of(rows, limit=None if gate is None else gate.limit, unit="mean KL, nats per token")

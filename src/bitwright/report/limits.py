@@ -28,7 +28,7 @@ def not_measured(plan: Plan | None, validation: ValidationRecord, speed: SpeedRe
     else:
         horizon = max(one.new_tokens for one in validation.long_output)
         found.append(("Longer answers", f"texts were written up to {horizon} tokens. See --long-tokens."))
-    if getattr(validation, "engine", None) is None:
+    if validation.engine is None:
         found.append(("The engine that serves", served))
     else:
         others = "the engine was asked with the settings named above. Another engine, card or type of cache may differ."

@@ -17,11 +17,13 @@ from safetensors.torch import load_file, save_file
 
 from bitwright import api
 from bitwright.core.plan import CalibrationPlan
+from bitwright.core.records import ValidationRecord
 from cells.model import LAYERS, write_first_blocks
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 TEXT = "The quick brown fox jumps over the lazy dog, and nobody asks it why. In the year 1984 four bees made honey. "
 FITTED = {"calibration": True}
+WINDOWS, LENGTH = 12, 48  # that artifacts are judged on
 # name: (variant, what is asked for, use case that it is judged by)
 SOUND: dict[str, tuple[str, Mapping[str, Any], str]] = {
     "Q8_0": ("plain", {"format": "gguf", "type": "Q8_0"}, "medical-legal"),
@@ -89,6 +91,12 @@ class Shelf:
         """A copy of a sound artifact to plant something in."""
         shutil.copytree(self.artifact(name), out)
         return self.file(name, out)
+
+    def judged(self, place: Path, reference: Path, use_case: str) -> ValidationRecord:
+        """The verdict; the logits of each reference are kept."""
+        return api.validate(
+            place, reference, windows=WINDOWS, length=LENGTH, use_case=use_case, reference_cache=self.folder / "kept"
+        )
 
 
 def edit_config(folder: Path, **changes: Any) -> None:

@@ -18,13 +18,14 @@ import torch
 
 from bitwright import api
 from bitwright.api.texts import Supply
+from bitwright.calibration.corpora import TokenWindows, make_windows
 from bitwright.core.errors import BitwrightError
-from doctor.artifacts import SOUND, Shelf
+from doctor.artifacts import LENGTH, SOUND, WINDOWS, Shelf
 from doctor.defects import DEFECTS, Defect
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # libraries' remarks
 
-WINDOWS, LENGTH = 12, 48
+LOOKED_AT = 4  # windows of `doctor`, whose findings rest on weights and settings
 LEAST_NAMED = len(DEFECTS) * 9 // 10
 COLUMNS = ("defect", "artifact", "gate", "named", "rule", "where")
 RECORD = "BITWRIGHT_DEFECTS"
@@ -35,13 +36,13 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
     """Artifacts, and text that each model wrote once."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    written: dict[str, Any] = {}
+    written: dict[str, list[TokenWindows]] = {}
     first = Supply.first
 
-    def once(supply: Supply, windows: int) -> Any:
+    def once(supply: Supply, windows: int) -> list[TokenWindows]:
         if supply.folder.name not in written:
-            written[supply.folder.name] = first(supply, windows)
-        return written[supply.folder.name]
+            written[supply.folder.name] = first(supply, WINDOWS)
+        return [make_windows(text.name, text.tokens[:windows]) for text in written[supply.folder.name]]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Supply, "first", once)
@@ -53,9 +54,9 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
 def test_a_sound_artifact_is_neither_failed_nor_accused(shelf: Shelf, name: str) -> None:
     variant, _, use_case = SOUND[name]
     place, reference = shelf.file(name), shelf.reference(variant)
-    record = api.validate(place, reference, windows=WINDOWS, length=LENGTH, use_case=use_case)
+    record = shelf.judged(place, reference, use_case)
     assert record.verdict != "FAIL", record.notes
-    found = api.doctor(place, reference, windows=WINDOWS, length=LENGTH)
+    found = api.doctor(place, reference, windows=LOOKED_AT, length=LENGTH)
     assert found.healthy
     assert not found.findings
 
@@ -79,12 +80,12 @@ def _row(shelf: Shelf, defect: Defect, place: Path) -> dict[str, Any]:
     variant, _, use_case = SOUND[defect.base]
     reference = shelf.reference(variant)
     try:
-        record = api.validate(planted, reference, windows=WINDOWS, length=LENGTH, use_case=use_case)
+        record = shelf.judged(planted, reference, use_case)
         failed = dict.fromkeys(gate.measure for gate in record.gates if gate.verdict == "FAIL")
         passed, gate = record.verdict == "PASS", ", ".join(failed) or record.verdict
     except BitwrightError as error:
         passed, gate = False, f"refused ({error.code})"
-    findings = api.doctor(planted, reference, windows=WINDOWS, length=LENGTH).findings
+    findings = api.doctor(planted, reference, windows=LOOKED_AT, length=LENGTH).findings
     rule, where = (findings[0].rule, findings[0].where) if findings else ("nothing", "")
     return {
         "defect": defect.name, "artifact": defect.base, "gate": gate, "passed": passed,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import msgspec
+from safetensors.torch import load_file, save_file
 
 from bitwright.core.records import ValidationRecord
 from command_line import Run
@@ -39,3 +41,17 @@ def test_a_server_that_is_not_there_is_said_at_once(run: Run, tiny: Path, artifa
     answer = run("validate", artifact, "--reference", tiny, "--through", "http://127.0.0.1:9")
     assert answer.code == 3
     assert "cannot be reached" in answer.errors[0]
+
+
+def test_an_artifact_that_gives_no_numbers_fails_and_is_asked_nothing_more(
+    run: Run, tiny: Path, packed: Path, judged: Path, tmp_path: Path
+) -> None:
+    ruined = Path(shutil.copytree(packed, tmp_path / "ruined"))
+    weights = load_file(ruined / "model.safetensors")
+    weights["model.layers.0.mlp.down_proj.weight_scale"][0] = 1e36
+    save_file(weights, ruined / "model.safetensors", metadata={"format": "pt"})
+    words = ("validate", ruined, "--reference", tiny, "--text", judged, *FEW, "--long", "3", "--long-tokens", "40")
+    answer = run(*words, "--json")
+    record = msgspec.json.decode(answer.out, type=ValidationRecord)
+    assert (answer.code, record.verdict, record.long_output) == (1, "FAIL", ())
+    assert "long texts: not tried, the artifact gives no numbers" in record.notes

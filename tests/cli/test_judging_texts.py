@@ -1,12 +1,17 @@
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
+from bitwright import api
 from bitwright.api.proof import START_NOTE, _text_notes
 from bitwright.api.texts import SELF, NamedText, Supply, files_among, named_texts
 from bitwright.calibration.corpora import make_windows
 from bitwright.core.errors import InputError, UsageError
+from bitwright.core.plan import CalibrationPlan
+from bitwright.core.records import ValidationRecord
+from command_line import Run
 
 
 def test_names_files_and_self(tmp_path: Path) -> None:
@@ -34,3 +39,16 @@ def test_a_record_says_where_windows_come_from_the_start_of_a_longer_text() -> N
 
     assert noted(seed=0, found=4) == [START_NOTE]
     assert noted(seed=1, found=4) == noted(seed=0, found=3) == noted(seed=0, found=4, path=None) == []
+
+
+def test_an_artifact_of_no_text_is_judged_on_a_text_however_short(
+    run: Run, tiny: Path, judged: Path, tmp_path: Path
+) -> None:
+    made = api.plan(tiny, type="Q8_0", method="rtn", calibration=CalibrationPlan(source=()))
+    api.quantize(made, tmp_path / "rtn")
+    short = tmp_path / "short.txt"
+    short.write_text(judged.read_text()[:400])
+    answer = run(
+        "validate", tmp_path / "rtn", "--reference", tiny, "--text", short, "--windows", "2", "--length", "32", "--json"
+    )
+    assert msgspec.json.decode(answer.out, type=ValidationRecord).texts[0].windows == 2

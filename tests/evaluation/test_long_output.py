@@ -117,3 +117,10 @@ def test_prompts_are_the_beginnings_of_windows_from_all_texts() -> None:
     assert {len(prompt) for prompt in prompts} == {long_output.PROMPT_TOKENS}
     with pytest.raises(UsageError, match="8 windows"):
         prompts_of(texts, 9)
+
+
+def test_only_a_cut_at_the_end_leaves_a_text_valid() -> None:
+    here = Texts(tokens=[[1] * 9] * 3, ended=[False] * 3)
+    there = Texts(tokens=[[1] * 8 + [59], [1] * 6 + [59] * 3, [59] * 9], ended=[False] * 3)
+    found = compare(here, there, GREEDY, decode)
+    assert found.artifact.invalid_rate.value == pytest.approx(1 / 3)  # nothing but replacements is no text

@@ -71,3 +71,13 @@ def test_quantiles_are_covered_as_often_as_they_say(windows):
         found = [quantile(values, share).kl for share in SHARES]
         hits += [estimate.low <= value <= estimate.high for estimate, value in zip(found, truth, strict=True)]
     assert (hits / runs >= 0.93 - 2 * math.sqrt(0.93 * 0.07 / runs)).all(), hits / runs
+
+
+@pytest.mark.parametrize("windows", [2, 3, 8])
+def test_tokens_that_nearly_all_agree_exactly_give_an_interval_or_none(windows):
+    values = np.zeros((windows, 64))
+    values[-1, :40] = 1e-3 * np.arange(1, 41)  # only one window departs: of 2 or 3, that may be most of all text
+    median = quantile(values, 0.5)
+    assert median.kl.value == median.kl.low == 0
+    assert median.bounded == (windows == 8)
+    assert median.kl.high == (0 if median.bounded else UNBOUNDED)

@@ -55,6 +55,13 @@ def test_what_is_broken_goes_before_what_follows_from_it() -> None:
     assert command == "bitwright doctor out/wide-Q4_K_M.gguf --reference models/wide"
 
 
+def test_what_was_judged_with_an_adapter_is_examined_with_it() -> None:
+    record = msgspec.structs.replace(
+        judged(gate("weights", "FAIL", 3.0)), command="bitwright validate a --reference b --lora 'my adapter' --seed 1"
+    )
+    assert next_step(record)[1].endswith(" --reference models/wide --lora 'my adapter'")
+
+
 def test_shares_are_said_in_per_cent_and_counts_without_an_interval() -> None:
     assert blame(gate("top1_flips", "FAIL", 0.2)).endswith(
         "20.0 % (18.0 to 22.0 %), the limit is 10 % (2.0 times the limit)"

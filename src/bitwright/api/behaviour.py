@@ -108,9 +108,11 @@ def add_behaviour(
     progress: Progress,
 ) -> ValidationRecord:
     """The record with results and gates of what was asked. `folder` holds the tokenizer of both models; long texts
-    begin as `windows` do."""
+    begin as `windows` do. What gives no numbers has failed already, and is asked nothing more."""
     from bitwright.facts.behaviour import behaviour_limits
 
+    if any(gate.measure == "finite_logits" and gate.verdict == "FAIL" for gate in record.gates):
+        return _not_asked(record, asked)
     models, row = (reference, artifact), behaviour_limits(limits)
     if asked.tasks:
         record = _add_tasks(record, models, asked, row, folder, seed, progress)
@@ -125,6 +127,17 @@ def add_behaviour(
         )
         record = with_engine(record, check, row)
     return record
+
+
+def _not_asked(record: ValidationRecord, asked: Behaviour) -> ValidationRecord:
+    """The record with a note about what was asked in vain."""
+    import msgspec
+
+    left = {"tasks": asked.tasks, "long texts": asked.long_prompts, "the engine": asked.through}
+    if not any(left.values()):
+        return record
+    names = ", ".join(name for name, value in left.items() if value)
+    return msgspec.structs.replace(record, notes=(*record.notes, f"{names}: not tried, the artifact gives no numbers"))
 
 
 def _add_tasks(

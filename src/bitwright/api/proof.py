@@ -257,7 +257,8 @@ def _check_unused(made: QuantRecord, texts: Sequence[Path], supply: Supply) -> N
     """
     fitted = {Path(name).resolve() for name in made.calibration.source}
     used = [path for path in texts if path.resolve() in fitted]
-    used += [path for path in texts if not used and supply.calibrated(path, made) == made.calibration_sha256]
+    if made.calibration_sha256 and not used:  # else it was calibrated on no text
+        used = [path for path in texts if supply.calibrated(path, made) == made.calibration_sha256]
     if used:
         raise UsageError(f"`{used[0]}` is the artifact's calibration text", hint="judge on a text that was not used")
 

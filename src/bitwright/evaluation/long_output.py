@@ -37,6 +37,7 @@ LONGEST_PERIOD = 128
 REPEATS, LOOP_TOKENS = 3, 32
 AGREEMENT_EDGES = (0, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 REPLACEMENT = "\ufffd"
+CUT_BYTES = 3  # of a character of four
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +123,14 @@ def _flags(texts: Texts, decode: Decode) -> dict[str, NDArray[np.bool_]]:
     return {
         "end": np.array(texts.ended),
         "loop": np.array([not end and loops(one) for one, end in zip(texts.tokens, texts.ended, strict=True)]),
-        "invalid": np.array([REPLACEMENT in decode([*one]).rstrip(REPLACEMENT) for one in texts.tokens]),
+        "invalid": np.array([_invalid(decode([*one])) for one in texts.tokens]),
     }
+
+
+def _invalid(text: str) -> bool:
+    """Whether more than the bytes of a last character that was cut, which some tokenizers replace one by one."""
+    kept = text.rstrip(REPLACEMENT)
+    return REPLACEMENT in kept or len(text) - len(kept) > CUT_BYTES
 
 
 def _written(texts: Texts, flags: dict[str, NDArray[np.bool_]]) -> Written:

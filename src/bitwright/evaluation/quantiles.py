@@ -29,6 +29,7 @@ def quantile(values_WP: Floats, share: float, *, confidence: float = CONFIDENCE)
     above = mean_interval((values_WP > value).mean(axis=1), confidence=confidence)
     most, fewest = 1 - share + (above.high - above.value), 1 - share - (above.value - above.low)
     low = float(np.quantile(values_WP, max(0.0, 1 - most)))
-    bounded = (above.value > 0 and fewest * values_WP.size >= 1) or value == float(values_WP.min())
+    all_alike = above.value == 0 and value == float(values_WP.min())
+    bounded = all_alike or (above.value > 0 and fewest * values_WP.size >= 1)
     high = float(np.quantile(values_WP, 1 - fewest)) if bounded else UNBOUNDED
     return Quantile(share=share, kl=Estimate(value=value, low=min(low, value), high=max(high, value)), bounded=bounded)

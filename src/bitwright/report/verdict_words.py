@@ -52,7 +52,9 @@ def next_step(validation: ValidationRecord) -> tuple[str, str]:
     if validation.verdict == "PASS":
         return "", ""
     blamed = {measure(gate.measure).blamed for gate in gates}
-    doctor = shlex.join(["bitwright", "doctor", validation.artifact, "--reference", validation.reference])
+    doctor = shlex.join(
+        ["bitwright", "doctor", validation.artifact, "--reference", validation.reference, *_adapter(validation)]
+    )
     if "damage" in blamed:
         return (
             "Next: do not serve it. This command says what is broken, how that comes about and how it is mended:",
@@ -130,6 +132,12 @@ def _far(validation: ValidationRecord) -> str:
     worst = max(validation.texts, key=lambda text: text.kl_mean.value)
     where = f" on {worst.name}" if len(validation.texts) > 1 else ""
     return f" On average its predictions{where} lie {digits(worst.kl_mean.value)} nats per token from the original's."
+
+
+def _adapter(validation: ValidationRecord) -> list[str]:
+    """The option that names the adapter it was judged with: without it, what the adapter changed looks like damage."""
+    words = shlex.split(validation.command)
+    return words[words.index("--lora") :][:2] if "--lora" in words else []
 
 
 def _undecided(validation: ValidationRecord, gates: Sequence[Gate]) -> tuple[str, str]:

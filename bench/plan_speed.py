@@ -1,9 +1,10 @@
 """Speeds that `plan` predicts beside those of llama.cpp: is the error small, do the intervals hold, is the order right?
 
-First the machine is measured as `bitwright calibrate` does, on random models. Then each GGUF type of each model is
-made by nearest codes (its weights do not matter, its types do) and run at each context, all types in turn. Nothing of
-the calibration has seen these models, these contexts, or the types that are not among its own: every case is held out,
-and those of a type that was not calibrated are marked.
+The machine is measured as `bitwright calibrate` does, on random models. Then each GGUF type of a model, made by nearest
+codes (its weights do not matter, its types do), is run at a context, all types in turn; and so on, calibrated anew for
+each model and context, because the machine that was measured is a fifth faster or slower some minutes later. How far
+off the first calibration is by the end is told apart. Nothing of a calibration has seen these models, these contexts,
+or the types that are not among its own: every case is held out, and those of a type that was not calibrated are marked.
 
 Accepted when, over all cases, the median of |predicted / measured - 1| is at most 15 %, and the stated intervals (80 %)
 hold at least 80 %; and when, without calibration, the regime is right in every case and so is the order of every two
@@ -67,6 +68,7 @@ class Case:
     type: str
     context: int
     calibrated_type: bool
+    first: tuple[Interval, Interval]  # prompt and decoding as the first calibration has them
     prompt: tuple[float, Interval, Interval]  # tokens per second: measured, calibrated, from tables alone
     decode: tuple[float, Interval, Interval]
     regimes: tuple[str, str]  # of decoding: measured, from tables alone
@@ -142,21 +144,29 @@ def deployment(plan: Plan, device: DeviceFacts, context: int) -> Deployment:
 
 
 def run_cases(
-    model: Path, device: DeviceFacts, calibration: MachineCalibration, take: Measure, arguments: argparse.Namespace
+    model: Path,
+    device: DeviceFacts,
+    calibrations: list[MachineCalibration],
+    take: Measure,
+    arguments: argparse.Namespace,
 ) -> list[Case]:
-    """All types of a model at all contexts."""
+    """All types of a model at all contexts. Calibrations are added to those that there are."""
     plans = {type: make(model, type, arguments.work / f"{model.name}-{type}") for type in arguments.types}
     files = [(type, next((arguments.work / f"{model.name}-{type}").glob("*.gguf"))) for type in arguments.types]
-    known, cases = {cost.type for cost in calibration.types}, []
+    cases = []
     for context in arguments.contexts:
+        calibration = measure_cpu(device, quick=arguments.quick, take=take)
+        calibrations.append(calibration)
+        known = {cost.type for cost in calibration.types}
         record = take(
             files, prompt_tokens=context - DECODED, decode_tokens=DECODED, repeats=arguments.repeats, pick=max
         )
         for point in record.points:
             wish = deployment(plans[point.name], device, context)
-            after, before = speed(wish, calibration), speed(wish)
+            after, before, first = speed(wish, calibration), speed(wish), speed(wish, calibrations[0])
             assert after is not None, wish.type
             assert before is not None, wish.type
+            assert first is not None, wish.type
             stored = {entry.scheme.type for entry in wish.tensors if isinstance(entry.scheme, GgmlScheme)} - {"F32"}
             ratio = point.prompt_tokens_s / point.decode_tokens_s
             cases.append(
@@ -165,6 +175,7 @@ def run_cases(
                     type=point.name,
                     context=context,
                     calibrated_type=stored <= known,
+                    first=(first.ttft_seconds.under(point.prompt_tokens), first.user_tokens_per_second),
                     prompt=(
                         point.prompt_tokens_s,
                         after.ttft_seconds.under(point.prompt_tokens),
@@ -208,6 +219,11 @@ def summary(cases: Sequence[Case], apart: float) -> dict[str, Any]:
     figures = [figure for case in cases for figure in (case.prompt, case.decode)]
     errors = [abs(after.expected / measured - 1) for measured, after, _ in figures]
     held = [after.low <= measured <= after.high for measured, after, _ in figures]
+    drifted = [
+        (measured, found)
+        for case in cases
+        for (measured, _, _), found in zip((case.prompt, case.decode), case.first, strict=True)
+    ]
     new = [figure for case in cases if not case.calibrated_type for figure in (case.prompt, case.decode)]
     return {
         "figures": len(figures),
@@ -218,6 +234,8 @@ def summary(cases: Sequence[Case], apart: float) -> dict[str, Any]:
         "median_error_types_not_calibrated": statistics.median(abs(a.expected / m - 1) for m, a, _ in new)
         if new
         else 0,
+        "median_error_of_first_calibration": statistics.median(abs(f.expected / m - 1) for m, f in drifted),
+        "held_by_first_calibration": sum(f.low <= m <= f.high for m, f in drifted) / len(drifted),
         "held": sum(held) / len(held),
         "held_by_tables": sum(before.low <= measured <= before.high for measured, _, before in figures) / len(figures),
         "regimes_right": all(case.regimes[0] == case.regimes[1] for case in cases),
@@ -240,11 +258,11 @@ def main() -> int:
     device, take = find_device("cpu"), measure if arguments.clock == "wall" else on_processor_time
     if arguments.clock == "processor":
         device = msgspec.structs.replace(device, cores=1)
-    calibration = measure_cpu(device, quick=arguments.quick, take=take)
-    cases = [case for model in arguments.models for case in run_cases(model, device, calibration, take, arguments)]
+    calibrations: list[MachineCalibration] = []
+    cases = [case for model in arguments.models for case in run_cases(model, device, calibrations, take, arguments)]
     found = summary(cases, arguments.apart)
     document = {
-        "conditions": vars(arguments), "device": device, "calibration": calibration, "cases": cases, "summary": found,
+        "conditions": vars(arguments), "device": device, "calibrations": calibrations, "cases": cases, "summary": found,
         "provenance": provenance(),
     }  # fmt: skip
     arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode(document, enc_hook=str), indent=2) + b"\n")

@@ -36,7 +36,7 @@ HELD_UP = 1.1  # memory holds a type up that is read nearly as fast as any
 GIGA, TERA, MICRO = 1e9, 1e12, 1e-6
 LINK_GB_S = 64.0  # of a device whose links are not known: PCIe 4.0 x16, both directions
 ASSUMED_CORES = 8  # of a processor that is not this one
-MEASURED = Spread(slow=1.22, expected=1.0, fast=0.85)  # of times on calibrated cores; docs/reference/speed.md
+MEASURED = Spread(slow=1.3, expected=1.0, fast=0.88)  # of times on calibrated cores; docs/reference/speed.md
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -40,10 +40,8 @@ UNITS = (  # (struct, field) as a pattern, unit; the first that fits
     (r"LongOutput\.first_divergence", "tokens"),
     (r"ConfidenceBin\.(low|high)", "probability"),
     (r"Gate\.(limit|estimate)", "that of the measure"),
-    (
-        r"Provenance\.threads|.*\.(parameters|looks|seed|group|items|lost|won|replies|prompts|repeats|texts|positions|top)",
-        "count",
-    ),
+    (r"Provenance\.threads|AgreementBin\.texts|EngineCheck\.(positions|top)", "count"),
+    (r".*\.(parameters|looks|seed|group|items|lost|won|replies|prompts|repeats)", "count"),
     (r".*\.\w*bytes", "bytes"),
     (r".*\.\w*seconds", "seconds"),
     (r"PositionBin.interval|.*\.(kl|kl_\w+|\w+_kl|behind|difference|cache_error|allowed)", "nats per token"),

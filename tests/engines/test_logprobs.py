@@ -38,6 +38,8 @@ ANSWERS: dict[str, dict[str, Any]] = {
         },
         "/tokenize": {"tokens": [4, 5], "count": 2},
     },
+    "empty": {"/v1/completions": {"choices": [{"logprobs": {"content": [LLAMA_PLACE | {"top_logprobs": []}]}}]}},
+    "wordless": {"/v1/completions": {"choices": [{"logprobs": {"content": []}}]}},
     "deaf": {"/v1/completions": {"choices": [{"text": "no figures"}]}},
 }  # fmt: skip
 
@@ -95,6 +97,12 @@ def test_a_chat_is_rendered_and_then_read(listener: Listener) -> None:
     rendered, read = listener.asked  # type: ignore[attr-defined]
     assert rendered["messages"][0]["content"] == "hello"
     assert read["content"] == "<user>hello"
+
+
+@pytest.mark.parametrize("engine", ["empty", "wordless"], indirect=True)
+def test_places_without_tokens_are_no_log_probabilities(listener: Listener) -> None:
+    with pytest.raises(EnvironmentFault, match="log-probabilities"):
+        listener.listen("m", [[1]], new_tokens=1, top=2)
 
 
 @pytest.mark.parametrize("engine", ["deaf"], indirect=True)

@@ -73,6 +73,8 @@ class Listener:
         answer = request_json(self._client, "POST", "/v1/completions", body)
         try:
             places = [*_places(answer["choices"][0]["logprobs"])]
+            if not places or not all(best for _, best in places):
+                raise ValueError("a place without tokens")
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise EnvironmentFault(
                 f"the server at {self.url} gives no log-probabilities with `/v1/completions`",

@@ -129,7 +129,7 @@ def windows_to_decide(estimate: Estimate, *, limit: float, windows: int) -> int 
 
     The half width shrinks with the square root of the count; what nothing bounds yet is asked again at twice the count.
     """
-    if estimate.high >= UNBOUNDED > estimate.value:
+    if estimate.high == UNBOUNDED > estimate.value:
         return 2 * windows
     distance = abs(limit - estimate.value)
     half_width = estimate.high - estimate.value if limit > estimate.value else estimate.value - estimate.low

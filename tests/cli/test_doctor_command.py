@@ -122,3 +122,13 @@ def test_experts_are_told_apart(run: Run, judged: Path, tmp_path: Path) -> None:
     findings = json.loads(broken.out)["findings"]
     assert broken.code == 1
     assert [(found["rule"], found["where"]) for found in findings] == [("swapped", one), ("swapped", two)]
+
+
+def test_a_text_of_one_window_gives_no_advice_and_says_so(
+    run: Run, tiny: Path, artifact: Path, judged: Path, tmp_path: Path
+) -> None:
+    short = tmp_path / "short.txt"
+    short.write_text(judged.read_text()[:90])
+    done = run("doctor", artifact, "--reference", tiny, "--text", short, "--length", 64, "--explain")
+    assert done.code == 0
+    assert "more bits were not tried" in done.out

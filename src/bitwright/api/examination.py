@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 WINDOWS, LENGTH = 4, 64
 ATTENTION = "self_attn"
 UNSEEN = "activations were not compared: {}"
+ONE_WINDOW = "more bits were not tried: the text fills one window, and two at least give an interval"
 DECODER_ALONE = "the artifact holds the decoder alone: vision tower and projector are in another file, not looked at"
 
 
@@ -78,6 +79,9 @@ def doctor(
         if original.facts.vision is not None and decoded.facts.vision is None:
             notes.append(DECODER_ALONE)
         sound = not any(found.severity == "error" for found in findings)
+        if advise and len(drawn[0].tokens) < 2:
+            notes.append(ONE_WINDOW)
+            sound = False
         try:
             heard = _heard(original, decoded, drawn[0], progress, watched if advise and sound else None, kind)
         except BitwrightError as error:

@@ -132,3 +132,4 @@ def test_a_text_of_one_window_gives_no_advice_and_says_so(
     done = run("doctor", artifact, "--reference", tiny, "--text", short, "--length", 64, "--explain")
     assert done.code == 0
     assert "more bits were not tried" in done.out
+    assert "not finite" not in done.out

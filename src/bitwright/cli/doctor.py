@@ -126,7 +126,9 @@ def _print_figures(page: Screen, record: DoctorRecord) -> None:
     page.table(
         ("after block", "error of the residual stream", "KL through the head"),
         [
-            ("embedding" if layer.layer < 0 else str(layer.layer), _figure(layer.activation_error), _figure(layer.kl))
+            ("embedding", _figure(layer.activation_error), "")  # no KL is taken there
+            if layer.layer < 0
+            else (str(layer.layer), _figure(layer.activation_error), _figure(layer.kl))
             for layer in record.layers
         ],
     )

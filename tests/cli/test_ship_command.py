@@ -10,6 +10,7 @@ import pytest
 
 from bitwright.api.service import planned_line
 from bitwright.cli import quantize, ship
+from bitwright.core.atomic import sha256_file
 from bitwright.core.documents import read_document
 from bitwright.core.plan import Plan
 from bitwright.core.preflight import Preflight
@@ -163,4 +164,27 @@ REFUSED: dict[str, tuple[list[str], str]] = {
 def test_wrong_flags(kind: str, run: Run, words: list[object], tmp_path: Path) -> None:
     flags, word = REFUSED[kind]
     check(run(*words, *flags), 2, word)
+    check_nothing_made(tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_the_engine_is_asked_about_what_was_made_before(run: Run, words: list[object], tmp_path: Path) -> None:
+    out, quick = tmp_path / "out", [*words, "--type", "Q8_0", "--no-serve", "--quiet"]
+    assert run(*quick).code in (0, 1, 4)
+    assert read_document(ValidationRecord, out / "validation.json").engine is None
+    made = next(out.glob("*.gguf"))
+    first = sha256_file(made, start=made.stat().st_size // 2)
+    assert run(*quick, "--ask-engine").code in (0, 1, 4)
+    heard = read_document(ValidationRecord, out / "validation.json").engine
+    assert heard is not None
+    assert heard.engine == "llama.cpp"
+    assert sha256_file(made, start=made.stat().st_size // 2) == first
+
+
+@pytest.mark.usefixtures("no_vllm")
+def test_an_engine_that_is_not_here_is_said_before_anything_is_made(
+    run: Run, words: list[object], tmp_path: Path
+) -> None:
+    answer = run(*words, *CT, "--method", "rtn", "--ask-engine")
+    check(answer, 3, "vLLM is not installed")
     check_nothing_made(tmp_path / "out")

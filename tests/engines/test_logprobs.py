@@ -20,7 +20,9 @@ LLAMA_PLACE = {
 ANSWERS: dict[str, dict[str, Any]] = {
     "llama.cpp": {
         "/props": {"build_info": "b1", "total_slots": 4, "default_generation_settings": {"n_ctx": 512}},
-        "/v1/completions": {"choices": [{"logprobs": {"content": [LLAMA_PLACE, LLAMA_PLACE]}}]},
+        "/v1/completions": {
+            "choices": [{"logprobs": {"content": [LLAMA_PLACE, LLAMA_PLACE]}}], "usage": {"completion_tokens": 2},
+        },
         "/tokenize": {"tokens": [1, 2]},
         "/apply-template": {"prompt": "<user>hello"},
     },
@@ -34,12 +36,21 @@ ANSWERS: dict[str, dict[str, Any]] = {
                         "top_logprobs": [{"token_id:7": -0.5, "token_id:3": -1.5}, {"token_id:3": -0.1}],
                     }
                 }
-            ]
+            ],
+            "usage": {"completion_tokens": 2},
         },
         "/tokenize": {"tokens": [4, 5], "count": 2},
     },
-    "empty": {"/v1/completions": {"choices": [{"logprobs": {"content": [LLAMA_PLACE | {"top_logprobs": []}]}}]}},
-    "wordless": {"/v1/completions": {"choices": [{"logprobs": {"content": []}}]}},
+    "empty": {
+        "/v1/completions": {
+            "choices": [{"logprobs": {"content": [LLAMA_PLACE | {"top_logprobs": []}]}}],
+            "usage": {"completion_tokens": 1},
+        }
+    },
+    "wordless": {"/v1/completions": {"choices": [{"logprobs": {"content": []}}], "usage": {"completion_tokens": 1}}},
+    "inside characters": {
+        "/v1/completions": {"choices": [{"logprobs": {"content": [LLAMA_PLACE]}}], "usage": {"completion_tokens": 3}}
+    },
     "deaf": {"/v1/completions": {"choices": [{"text": "no figures"}]}},
 }  # fmt: skip
 
@@ -99,9 +110,9 @@ def test_a_chat_is_rendered_and_then_read(listener: Listener) -> None:
     assert read["content"] == "<user>hello"
 
 
-@pytest.mark.parametrize("engine", ["empty", "wordless"], indirect=True)
+@pytest.mark.parametrize("engine", ["empty", "wordless", "inside characters"], indirect=True)
 def test_places_without_tokens_are_no_log_probabilities(listener: Listener) -> None:
-    with pytest.raises(EnvironmentFault, match="log-probabilities"):
+    with pytest.raises(EnvironmentFault, match=r"log-probabilities|tells none of the tokens"):
         listener.listen("m", [[1]], new_tokens=1, top=2)
 
 
@@ -112,3 +123,19 @@ def test_a_server_that_tells_little(listener: Listener) -> None:
     assert listener.chat_tokens("m", []) is None
     with pytest.raises(EnvironmentFault, match="log-probabilities"):
         listener.listen("m", [[1]], new_tokens=1, top=2)
+
+
+@pytest.mark.parametrize("engine", ["inside characters"], indirect=True)
+def test_less_is_written_where_tokens_are_left_out(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three tokens of which one was told, and so on down to one; a server that then tells it is heard."""
+    asked: list[dict[str, Any]] = listener.asked  # type: ignore[attr-defined]
+    answer = ANSWERS["inside characters"]["/v1/completions"]
+
+    def reply(_client: object, _method: str, _path: str, body: dict[str, Any]) -> dict[str, Any]:
+        asked.append(body)
+        return answer | {"usage": {"completion_tokens": min(body["max_tokens"], 3)}}
+
+    monkeypatch.setattr("bitwright.engines.logprobs.request_json", reply)
+    (heard,) = listener.listen("m", [[5, 6]], new_tokens=24, top=2)
+    assert heard.written == (7,)
+    assert [body["max_tokens"] for body in asked] == [24, 12, 6, 3, 1]

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bitwright.api.behaviour import AUTO, NOTHING, Behaviour
 from bitwright.api.decision import make_plan, settle
 from bitwright.api.devices import check_device, device_for
 from bitwright.api.making import quantize
@@ -45,12 +46,19 @@ NEXT_TYPES = {
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationText:
-    """On what `ship` judges: files, NAME=FILE, or self. None: the original writes the text."""
+    """On what `ship` judges: files, NAME=FILE, or self. None: the original writes the text. `ask_engine` also starts
+    the engine that serves, and holds what it predicts against what the file says."""
 
     files: tuple[Path | str, ...] = ()
     windows: int = WINDOWS
     length: int = LENGTH
     seed: int = SEED
+    ask_engine: bool = False
+
+    @property
+    def behaviour(self) -> Behaviour:
+        """What `validate` is asked for beside the text."""
+        return Behaviour(through=AUTO) if self.ask_engine else NOTHING
 
 
 def ship(
@@ -75,9 +83,8 @@ def ship(
     """Make, prove, measure and report an artifact of `model` in `out`; with `once`, also serve it and ask one question.
 
     What is not given is planned, for the load and limits of the `wish`; a `plan` decides alone, and what would go into
-    one is not looked at. Speed is measured
-    for formats that an engine on this machine runs; where that fails, the record has none. Raises what the other steps
-    raise, and `MismatchError` when `out` was begun with something else.
+    one is not looked at. Speed is measured for formats that an engine on this machine runs; where that fails, the
+    record has none. Raises what the other steps raise, and `MismatchError` when `out` was begun with something else.
     """
     text = text or EvaluationText()
     check_judging(calibration if plan is None else plan.calibration, text)
@@ -94,6 +101,7 @@ def ship(
         wish=wish,
         progress=progress,
     )
+    text.behaviour.check(plan.format)
     if not is_made(out):
         refuse_full_disk(preflight(plan, out, text=text))
     adapter = plan.model.adapter  # where it lies now; `out` may have been begun with it elsewhere
@@ -147,6 +155,7 @@ def _validated(
         length=text.length,
         seed=text.seed,
         use_case=plan.use_case,
+        behaviour=text.behaviour,
         device=device,
         progress=progress,
     )
@@ -160,6 +169,7 @@ def _still_holds(record: ValidationRecord, plan: Plan, quant: QuantRecord, folde
         record.reference_fingerprint == plan.model.fingerprint
         and sorted(record.artifact_sha256) == sorted(file.sha256 for file in quant.files)
         and record.use_case == plan.use_case
+        and (record.engine is not None or not text.ask_engine)
     )
     if not same_pair:
         return False

@@ -289,6 +289,13 @@ Through = Annotated[
         help="Ask the running engine too, or one that is started for this; with its flags.",
     ),
 ]
+AskEngine = Annotated[
+    bool,
+    typer.Option(
+        "--ask-engine",
+        help="Start the engine for a moment and hold its predictions, tokens and chats against the file.",
+    ),
+]
 ServersKey = Annotated[
     str | None,
     typer.Option(

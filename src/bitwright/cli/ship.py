@@ -37,6 +37,7 @@ Examples:
   bitwright ship ./Llama-3.2-1B --out out --use-case code --text code.txt --no-serve
   bitwright ship ./Llama-3.2-1B --out out --type Q5_K_M --effort best --once --json
   bitwright ship ./Llama-3.2-1B --out out --type FP8_DYNAMIC --dry-run
+  bitwright ship demo --out build/demo --ask-engine
   bitwright ship ./Llama-3.2-1B --out out --concurrency 4 --user-speed 10 --aim cost
 DIR holds plan.json, the artifact, quant.json, validation.json, speed.json and report.html.
 Interrupted? The same command goes on where it stopped.
@@ -50,6 +51,7 @@ def run(
     target: options.Target = "auto", use_case: options.UseCase = "chat",
     text: options.Text = None,
     windows: options.Windows = WINDOWS, window_length: options.WindowLength = LENGTH,
+    ask_engine: options.AskEngine = False,
     format: options.Format = None, type: options.Type = None,
     keep: options.Keep = None,
     target_size: options.TargetSize = None, target_bpw: options.TargetBpw = None,
@@ -81,7 +83,9 @@ def run(
     """From a checkpoint to a served model: plan, quantize, validate, measure, report, serve."""
     bars = progress(quiet)
     check_device(device)
-    judged = EvaluationText(files=tuple(text or ()), windows=windows, length=window_length, seed=seed + SEED)
+    judged = EvaluationText(
+        files=tuple(text or ()), windows=windows, length=window_length, seed=seed + SEED, ask_engine=ask_engine
+    )
     made = given_plan(plan, command) if plan is not None else _planned(command, bars)
     check_judging(made.calibration, judged)
     size = target_bytes(target_size, target_bpw, made.model.parameters) if target_size or target_bpw else None

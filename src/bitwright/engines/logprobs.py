@@ -9,6 +9,7 @@ entrypoints/openai/protocol.py (`return_tokens_as_token_ids`, `/tokenize`).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -61,11 +62,37 @@ class Listener:
     def listen(self, model: str, prompts: Sequence[Sequence[int]], *, new_tokens: int, top: int) -> list[Heard]:
         """What the engine writes behind each prompt of token ids, greedily, with the `top` most probable tokens.
 
+        llama.cpp leaves out tokens that end inside a character, so all behind would be taken to follow something else:
+        less is written then, and a prompt whose first token is such a one is left out.
         Raises `EnvironmentFault` where the server gives no log-probabilities, `UsageError` where it refuses a prompt.
         """
-        return [self._hear(model, prompt, new_tokens, top) for prompt in prompts]
+        found = [self._hear(model, prompt, new_tokens, top) for prompt in prompts]
+        heard = [one for one in found if one is not None]
+        if prompts and not heard:
+            raise EnvironmentFault(
+                f"the server at {self.url} tells none of the tokens that it writes: all end inside a character",
+                hint="give other text with --text",
+            )
+        return heard
 
-    def _hear(self, model: str, prompt: Sequence[int], new_tokens: int, top: int) -> Heard:
+    def _hear(self, model: str, prompt: Sequence[int], new_tokens: int, top: int) -> Heard | None:
+        wanted, places = new_tokens, self._written(model, prompt, new_tokens, top)
+        while places is None and wanted > 1:
+            wanted //= 2
+            places = self._written(model, prompt, wanted, top)
+        if places is None:
+            return None
+        return Heard(
+            prompt=tuple(prompt),
+            written=tuple(token for token, _ in places),
+            top_ids=tuple(tuple(best) for _, best in places),
+            top_logprobs=tuple(tuple(best.values()) for _, best in places),
+        )
+
+    def _written(
+        self, model: str, prompt: Sequence[int], new_tokens: int, top: int
+    ) -> list[tuple[int, dict[int, float]]] | None:
+        """Every token that was written, with the most probable ones in its place; `None` where some are left out."""
         body = {
             "model": model, "prompt": [*prompt], "max_tokens": new_tokens, "temperature": 0, "logprobs": top,
             "ignore_eos": True, "cache_prompt": False, "return_tokens_as_token_ids": True,
@@ -73,18 +100,17 @@ class Listener:
         answer = request_json(self._client, "POST", "/v1/completions", body)
         try:
             places = [*_places(answer["choices"][0]["logprobs"])]
-            if not places or not all(best for _, best in places):
+            if any(not best or any(map(math.isnan, best.values())) for _, best in places):
                 raise ValueError("a place without tokens")
+            written = int(answer["usage"]["completion_tokens"])
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise EnvironmentFault(
-                f"the server at {self.url} gives no log-probabilities with `/v1/completions`",
-                hint="llama.cpp and vLLM do; of vLLM check --max-logprobs",
-            ) from error
-        return Heard(
-            prompt=tuple(prompt),
-            written=tuple(token for token, _ in places),
-            top_ids=tuple(tuple(best) for _, best in places),
-            top_logprobs=tuple(tuple(best.values()) for _, best in places),
+            raise self._silent() from error
+        return places if 0 < written == len(places) else None
+
+    def _silent(self) -> EnvironmentFault:
+        return EnvironmentFault(
+            f"the server at {self.url} gives no log-probabilities with `/v1/completions`",
+            hint="llama.cpp and vLLM do; of vLLM check --max-logprobs",
         )
 
     def _cache_type(self) -> str | None:

@@ -40,6 +40,7 @@ Decode = Callable[[list[int]], str]
 Doubles = NDArray[np.float64]
 
 SMALLEST = 1e-7  # of the probability of all other tokens: below it log-probabilities in float32 say nothing
+MOST_LIMITS = 5.0  # what is so near its ruin that 8-bit inputs alone change it beyond this is served wrongly too
 WITHIN_FLOORS = 2.0  # floors that a sound engine may depart by: sums in another order, and other blocks, come on top
 SHOWN = 6  # tokens around a place where two readings part
 
@@ -93,7 +94,7 @@ def _eight_bits(module: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.T
 
 def allowed(limit: float, found: Departures) -> float:
     """How far a sound engine may depart."""
-    return max(limit, WITHIN_FLOORS * found.floor)
+    return min(max(limit, WITHIN_FLOORS * found.floor), MOST_LIMITS * limit)
 
 
 def departures(
